@@ -1,0 +1,73 @@
+"""What every command shares: logging options, errors as one line, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from r2reg import __version__
+from r2reg.errors import R2RegError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
+
+
+def _flush_and_exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _set_up_logging(verbose: int, quiet: bool) -> None:
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("r2reg").setLevel(level)
+
+
+def _on_sigterm(_signum: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def command_options(function: Command) -> Command:
+    """Add -v/-q/--debug/--version and turn every failure into one line on stderr and an exit code.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage (click's own), 130 interrupted.
+    """
+
+    @click.option("-v", "--verbose", count=True, help="Say more of what is being done.")
+    @click.option("-q", "--quiet", is_flag=True, help="Only say what failed.")
+    @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+    @click.version_option(__version__, "--version", prog_name="r2reg")
+    @functools.wraps(function)
+    def wrapper(*args: Any, verbose: int, quiet: bool, debug: bool, **kwargs: Any) -> None:
+        _set_up_logging(verbose, quiet)
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            click.echo("r2reg: interrupted", err=True)
+            _flush_and_exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # the command line's last line of defence: one line, never a traceback
+            if debug:
+                traceback.print_exc()
+            known = isinstance(error, R2RegError)
+            name = type(error).__name__
+            message = " ".join(str(error).split()) or name
+            hint = "" if known or debug else " (unexpected; run again with --debug and report it)"
+            click.echo(f"{name}: {message}{hint}", err=True)
+            _flush_and_exit(1)
+
+    return wrapper  # type: ignore[return-value]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace an existing result.")

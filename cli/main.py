@@ -1,0 +1,41 @@
+"""The `r2reg` command: a group whose commands are imported only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from r2reg import __version__
+
+# command -> (module, one line of help), so that `r2reg --help` imports none of them
+COMMANDS = {
+    "register": ("register", "Register a moving image to a fixed image."),
+    "train": ("train", "Train a network on a cohort."),
+    "apply": ("apply", "Resample an image or label map through transforms."),
+    "points": ("points", "Carry points through transforms."),
+    "demo": ("demo", "Make a phantom pair, register it and print the gain."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands' names and help, and imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"r2reg.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="r2reg")
+def main() -> None:
+    """Diffeomorphic registration of medical images with residual networks."""

@@ -1,0 +1,1 @@
+"""Released models: one folder each, with config.json, weights and a card."""

@@ -1,0 +1,1 @@
+"""The mathematics of displacement and velocity fields."""

@@ -1,0 +1,1 @@
+"""Voxel grids and world-space transforms; numpy only."""

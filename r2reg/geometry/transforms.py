@@ -1,0 +1,109 @@
+"""World-space transforms: maps of points in RAS mm, on numpy.
+
+A transform carries points of the fixed image to points of the moving image. A list of transforms is in the order
+of ANTs' lists: `[warp, affine]` means `x -> affine(warp(x))`, the first entry acts on the point first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from r2reg.errors import GeometryError
+from r2reg.geometry.grid import Array, Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """x -> matrix @ [x, 1], with matrix (d+1, d+1) in RAS mm.
+
+    Raises:
+        GeometryError: a matrix of the wrong shape, with NaN or infinite values, or singular.
+    """
+
+    matrix: Array
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float64)
+        if matrix.shape not in ((3, 3), (4, 4)):
+            raise GeometryError(f"an affine transform is a 3x3 or 4x4 matrix. Received: shape={matrix.shape}")
+        if not np.isfinite(matrix).all():
+            raise GeometryError("the affine transform holds NaN or infinite values")
+        if abs(np.linalg.det(matrix[:-1, :-1])) < 1e-9:
+            raise GeometryError("the affine transform is singular")
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return self.matrix.shape[0] - 1
+
+    def map_points(self, ras: Array) -> Array:
+        """(..., d) RAS mm -> (..., d) RAS mm."""
+        return ras @ self.matrix[:-1, :-1].T + self.matrix[:-1, -1]
+
+    def inverse(self) -> Affine:
+        """The inverse map, exact."""
+        return Affine(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class Displacement:
+    """x -> x + vectors(x), linear between the grid's voxels, zero outside the grid (ITK's convention).
+
+    Args:
+        grid: where the vectors lie.
+        vectors: (X, Y[, Z], d), mm along R, A(, S).
+    Raises:
+        GeometryError: vectors that do not fit the grid, or with NaN or infinite values.
+    """
+
+    grid: Grid
+    vectors: np.ndarray
+
+    def __post_init__(self) -> None:
+        expected = (*self.grid.shape, self.grid.ndim)
+        if self.vectors.shape != expected:
+            raise GeometryError(f"a displacement on this grid has shape {expected}. Received: {self.vectors.shape}")
+        if not np.isfinite(self.vectors).all():
+            raise GeometryError("the displacement field holds NaN or infinite values")
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return self.grid.ndim
+
+    @classmethod
+    def from_voxels(cls, grid: Grid, displacement: np.ndarray) -> Displacement:
+        """From a displacement in voxels of `grid`, components in array-axis order, (X, Y[, Z], d)."""
+        linear = grid.affine[:-1, :-1].astype(displacement.dtype)
+        return cls(grid, displacement @ linear.T)
+
+    def to_voxels(self) -> np.ndarray:
+        """(X, Y[, Z], d) in voxels of the grid, components in array-axis order."""
+        return self.vectors @ np.linalg.inv(self.grid.affine[:-1, :-1]).astype(self.vectors.dtype).T
+
+    def map_points(self, ras: Array) -> Array:
+        """(..., d) RAS mm -> (..., d) RAS mm."""
+        from scipy.ndimage import map_coordinates
+
+        index = self.grid.ras_to_index(ras)
+        last = np.array(self.grid.shape) - 1
+        # ITK's buffer reaches half a voxel beyond the outer centres; within that margin it clamps.
+        inside = ((index >= -0.5) & (index < last + 0.5)).all(axis=-1, keepdims=True)
+        where = np.moveaxis(np.clip(index, 0, last), -1, 0)
+        moved = [map_coordinates(self.vectors[..., c], where, order=1, mode="nearest") for c in range(self.ndim)]
+        return ras + np.where(inside, np.stack(moved, axis=-1), 0)
+
+
+Transform = Affine | Displacement
+
+
+def map_points(transforms: Sequence[Transform], ras: Array) -> Array:
+    """Carry (..., d) RAS points through a list of transforms, the first entry first."""
+    for transform in transforms:
+        ras = transform.map_points(ras)
+    return ras

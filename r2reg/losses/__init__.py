@@ -1,0 +1,1 @@
+"""Similarity and regularity, as pure functions."""

@@ -1,0 +1,1 @@
+"""Measures of a registration, each a function of arrays and grids."""

@@ -1,0 +1,1 @@
+"""Keras layers over `flow` and the networks built from them."""

@@ -1,0 +1,1 @@
+"""One pipeline for training and inference: intensities, the network's grid, affine initialisation."""

@@ -1,0 +1,1 @@
+"""Preprocess, affine, network, refine, write."""
