@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Self, get_args
-
-from typing import Literal
+from typing import Any, Literal, Self, get_args
 
 from r2reg.errors import ConfigError
 
@@ -15,6 +13,11 @@ NetworkName = Literal["svf-r2net", "nsvf-r2net"]
 Integrator = Literal["residual", "flow", "scaling_squaring"]
 Scheme = Literal["euler", "rk4"]
 SpectralNorm = Literal["operator", "kernel"]
+TrainSimilarity = Literal["mse", "lncc", "dice"]
+Align = Literal["none", "affine"]
+Synthesis = Literal["none", "labels"]
+Contrast = Literal["t1", "random"]
+Device = Literal["auto", "cpu", "gpu"]
 
 
 class Settings:
@@ -55,8 +58,9 @@ def check_positive(name: str, value: Any) -> None:
 class NetworkConfig(Settings):
     """Everything that decides a network's weights and what it computes.
 
-    Filters are the published code's list (design of the R2Net paper, VoxelMorph's U-Net): `encoder` one stride-2
-    convolution each; `decoder` one convolution per encoder level coming up, the rest at half and full size.
+    Filters are the published code's list (design of the R2Net paper, VoxelMorph's U-Net): `encoder` one
+    stride-2 convolution each; `decoder` one convolution per encoder level coming up, the rest at half and
+    full size.
     """
 
     network: NetworkName = "nsvf-r2net"
@@ -82,10 +86,118 @@ class NetworkConfig(Settings):
             check_positive(name, getattr(self, name))
         if len(self.decoder) != len(self.encoder) + 3:
             raise ConfigError(
-                f"decoder needs one filter per encoder level and three more. Received: encoder={self.encoder}, "
-                f"decoder={self.decoder}"
+                "decoder needs one filter per encoder level and three more. "
+                f"Received: encoder={self.encoder}, decoder={self.decoder}"
             )
         if len(self.spacing) != self.ndim:
             raise ConfigError(f"spacing needs {self.ndim} numbers. Received: spacing={self.spacing}")
         for value in self.spacing:
             check_positive("spacing", value)
+
+
+# Diffusion per similarity: VoxelMorph's 0.01 (mse) and 1 (lncc), SynthMorph's 1 (dice), over about 9, since
+# theirs is a mean over the nine derivatives and ours their sum.
+DEFAULT_DIFFUSION = {"mse": 0.001, "lncc": 0.1, "dice": 0.1}
+EPOCH_STEPS = 100  # steps of an epoch where pairs are drawn at random from a cohort
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """Everything that decides a training run, except its cohort and its folder.
+
+    `weights` holds the loss weights that differ from the defaults: similarity 1, folding 1, diffusion by
+    similarity (DEFAULT_DIFFUSION), dice 0 (soft Dice of labels beside the similarity). `shape` is the
+    training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
+    pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
+    steps, 0 means every epoch. `clipnorm` 0 is off.
+    """
+
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    similarity: TrainSimilarity = "mse"
+    weights: dict[str, float] = field(default_factory=dict)
+    align: Align = "affine"
+    synthesis: Synthesis = "none"
+    contrast: Contrast = "t1"
+    shape: tuple[int, ...] | None = None
+    clip: tuple[float, float] | None = None
+    epochs: int = 30
+    steps: int | None = None
+    batch_size: int = 1
+    learning_rate: float = 1e-4
+    clipnorm: float = 0.0
+    validate_every: int = 0
+    validation_pairs: int = 12
+    seed: int = 0
+    workers: int = 2
+    device: Device = "auto"
+    threads: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("similarity", self.similarity, TrainSimilarity)
+        check_choice("align", self.align, Align)
+        check_choice("synthesis", self.synthesis, Synthesis)
+        check_choice("contrast", self.contrast, Contrast)
+        check_choice("device", self.device, Device)
+        for name in ("epochs", "batch_size", "validation_pairs", "workers"):
+            check_count(name, getattr(self, name), least=1)
+        if self.steps is not None:
+            check_count("steps", self.steps, least=1)
+        for name in ("validate_every", "seed", "threads"):
+            check_count(name, getattr(self, name), least=0)
+        check_positive("learning_rate", self.learning_rate)
+        check_weights(self.weights)
+        if self.shape is not None:
+            for value in self.shape:
+                check_count("shape", value, least=8)
+        if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
+            raise ConfigError(f"clip needs a lower and a higher intensity. Received: clip={self.clip}")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """All loss weights, defaults filled in."""
+        diffusion = DEFAULT_DIFFUSION[self.similarity]
+        return {"similarity": 1.0, "folding": 1.0, "diffusion": diffusion, "dice": 0.0} | self.weights
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the loss needs label maps."""
+        return self.similarity == "dice" or self.loss_weights["dice"] > 0
+
+    @classmethod
+    def from_flat(cls, values: dict[str, Any]) -> TrainConfig:
+        """Build from one flat table, network settings beside training settings, as in a TOML file.
+
+        Raises:
+            ConfigError: an unknown key (the known ones are named), or a value outside its choices.
+        """
+        network = {f.name for f in dataclasses.fields(NetworkConfig)}
+        training = {f.name for f in dataclasses.fields(cls)} - {"model"}
+        unknown = sorted(set(values) - network - training)
+        if unknown:
+            known = ", ".join(sorted(network | training))
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {known}")
+        model = NetworkConfig.from_dict({k: v for k, v in values.items() if k in network})
+        return cls.from_dict({"model": model, **{k: v for k, v in values.items() if k in training}})
+
+    def to_flat(self) -> dict[str, Any]:
+        """One flat table that `from_flat` reads back."""
+        values = self.to_dict()
+        return values.pop("model") | values
+
+
+LOSS_PARTS = ("similarity", "folding", "diffusion", "dice")
+
+
+def check_weights(weights: dict[str, float]) -> None:
+    """Raise ConfigError unless weights maps names of loss parts to finite numbers of at least 0."""
+    for name, value in weights.items():
+        check_choice("weights", name, LOSS_PARTS)
+        if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise ConfigError(f"a weight is a number of at least 0. Received: weights {name}={value!r}")
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raise ConfigError unless value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}. Received: {name}={value!r}")

@@ -38,12 +38,16 @@ class Grid:
         if ndim not in (2, 3) or min(shape) < 1:
             raise GeometryError(f"a grid has 2 or 3 non-empty axes. Received: shape={shape}")
         if affine.shape != (ndim + 1, ndim + 1):
-            raise GeometryError(f"a {ndim}-D grid needs a {ndim + 1}x{ndim + 1} affine. Received: {affine.shape}")
+            raise GeometryError(
+                f"a {ndim}-D grid needs a {ndim + 1}x{ndim + 1} affine. Received: {affine.shape}"
+            )
         if not np.isfinite(affine).all():
             raise GeometryError("the affine holds NaN or infinite values; repair the image's header")
         spacing = np.linalg.norm(affine[:-1, :-1], axis=0)
         # A singular affine cannot say where a voxel lies; 1e-6 is far below any real obliquity or shear.
-        if (spacing == 0).any() or abs(np.linalg.det(affine[:-1, :-1] / np.where(spacing, spacing, 1))) < 1e-6:
+        if (spacing == 0).any() or abs(
+            np.linalg.det(affine[:-1, :-1] / np.where(spacing, spacing, 1))
+        ) < 1e-6:
             raise GeometryError("the affine is singular (zero or parallel axes); repair the image's header")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)
@@ -106,8 +110,8 @@ class Grid:
     def with_spacing(self, spacing: float | Sequence[float]) -> Grid:
         """A grid with the same axes and outer borders (to a voxel) and the given spacing in mm.
 
-        The number of voxels along an axis is the extent over the spacing, rounded up, and the new grid is centred
-        on the old, so no part of the field of view is lost.
+        The number of voxels along an axis is the extent over the spacing, rounded up, and the new grid is
+        centred on the old, so no part of the field of view is lost.
         """
         target = np.broadcast_to(np.asarray(spacing, dtype=np.float64), (self.ndim,))
         if not np.isfinite(target).all() or (target <= 0).any():
@@ -121,7 +125,7 @@ class Grid:
 
 
 def canonical_axes(grid: Grid) -> tuple[list[int], list[bool]]:
-    """For each world axis R, A(, S): the array axis closest to it, and whether that axis points the other way."""
+    """For each world axis R, A(, S): the array axis closest to it, and whether it points the other way."""
     from scipy.optimize import linear_sum_assignment
 
     world, axes = linear_sum_assignment(-np.abs(grid.directions))

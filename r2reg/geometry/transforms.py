@@ -1,7 +1,7 @@
 """World-space transforms: maps of points in RAS mm, on numpy.
 
-A transform carries points of the fixed image to points of the moving image. A list of transforms is in the order
-of ANTs' lists: `[warp, affine]` means `x -> affine(warp(x))`, the first entry acts on the point first.
+A transform carries points of the fixed image to points of the moving image. A list of transforms is in the
+order of ANTs' lists: `[warp, affine]` means `x -> affine(warp(x))`, the first entry acts on the point first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Affine:
 
     def inverse(self) -> Affine:
         """The inverse map, exact."""
-        return Affine(np.linalg.inv(self.matrix))
+        return Affine(np.linalg.inv(self.matrix).astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,9 @@ class Displacement:
     def __post_init__(self) -> None:
         expected = (*self.grid.shape, self.grid.ndim)
         if self.vectors.shape != expected:
-            raise GeometryError(f"a displacement on this grid has shape {expected}. Received: {self.vectors.shape}")
+            raise GeometryError(
+                f"a displacement on this grid has shape {expected}. Received: {self.vectors.shape}"
+            )
         if not np.isfinite(self.vectors).all():
             raise GeometryError("the displacement field holds NaN or infinite values")
 
@@ -95,7 +97,9 @@ class Displacement:
         # ITK's buffer reaches half a voxel beyond the outer centres; within that margin it clamps.
         inside = ((index >= -0.5) & (index < last + 0.5)).all(axis=-1, keepdims=True)
         where = np.moveaxis(np.clip(index, 0, last), -1, 0)
-        moved = [map_coordinates(self.vectors[..., c], where, order=1, mode="nearest") for c in range(self.ndim)]
+        moved = [
+            map_coordinates(self.vectors[..., c], where, order=1, mode="nearest") for c in range(self.ndim)
+        ]
         return ras + np.where(inside, np.stack(moved, axis=-1), 0)
 
 
@@ -107,3 +111,76 @@ def map_points(transforms: Sequence[Transform], ras: Array) -> Array:
     for transform in transforms:
         ras = transform.map_points(ras)
     return ras
+
+
+def inverse_points(
+    transforms: Sequence[Transform], ras: Array, tolerance: float = 1e-4, iterations: int = 100
+) -> tuple[Array, Array]:
+    """The points that a list of transforms carries to given ones.
+
+    Args:
+        transforms: the first entry acts first.
+        ras: (..., d) RAS mm, what the wanted points are carried to.
+        tolerance: mm, where the iteration through a displacement stops.
+    Returns:
+        (..., d) RAS mm, and (...) mm how far from `ras` each is carried: above the tolerance where a
+        displacement folds, or jumps to zero at the border of its grid.
+    """
+    points: Array = np.array(ras, dtype=np.float64).reshape(-1, np.shape(ras)[-1])
+    for transform in reversed(transforms):
+        if isinstance(transform, Affine):
+            points = transform.inverse().map_points(points)
+        else:
+            points = _inverse_through(transform, points, tolerance, iterations)
+    points = points.reshape(np.shape(ras))
+    return points, np.linalg.norm(map_points(transforms, points) - ras, axis=-1)
+
+
+def _inverse_through(field: Displacement, target: Array, tolerance: float, iterations: int) -> Array:
+    """x with x + u(x) = target by x <- x - s * (x + u(x) - target); s halves at a point that overshoots.
+
+    s = 1 is the plain fixed point, which needs |grad u| < 1; smaller s reach any map without folds.
+    """
+    best = target.copy()
+    gap = field.map_points(best) - target
+    size = np.linalg.norm(gap, axis=-1)
+    step = np.ones((len(target), 1))
+    active = np.flatnonzero(size > tolerance)
+    for _ in range(iterations):
+        if not active.size:
+            break
+        tried = best[active] - step[active] * gap[active]
+        new_gap = field.map_points(tried) - target[active]
+        new_size = np.linalg.norm(new_gap, axis=-1)
+        closer = new_size < size[active]
+        # A gap that turns round keeps swinging even where it shrinks a little; one that points the same way is
+        # only slow, and a smaller step would make it slower.
+        swings = (new_gap * gap[active]).sum(axis=-1) < -0.5 * size[active] ** 2
+        step[active[~closer | swings]] /= 2
+        kept = active[closer]
+        best[kept], gap[kept], size[kept] = tried[closer], new_gap[closer], new_size[closer]
+        active = active[size[active] > tolerance]
+    return best
+
+
+POINTS_AT_ONCE = 1 << 20  # some 200 MB of temporaries
+
+
+def inverse_displacement(
+    transforms: Sequence[Transform], grid: Grid, tolerance: float = 1e-4
+) -> tuple[Displacement, Array]:
+    """The inverse of a list of transforms, sampled on a grid: exact at its voxels, linear between them.
+
+    Returns:
+        the displacement (float32 vectors), and the residual in mm at each voxel, (X, Y[, Z]).
+    """
+    vectors = np.empty((*grid.shape, grid.ndim), dtype=np.float32)
+    residual = np.empty(grid.shape)
+    slab = max(1, POINTS_AT_ONCE // int(np.prod(grid.shape[1:])))
+    for start in range(0, grid.shape[0], slab):
+        here = slice(start, min(start + slab, grid.shape[0]))
+        axes = [np.arange(here.start, here.stop), *(np.arange(n) for n in grid.shape[1:])]
+        ras = grid.index_to_ras(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
+        points, residual[here] = inverse_points(transforms, ras, tolerance)
+        vectors[here] = points - ras
+    return Displacement(grid, vectors), residual

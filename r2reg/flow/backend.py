@@ -1,0 +1,189 @@
+"""What differs by Keras backend: compiling small functions, gradients, devices. The only module that knows them.
+
+Whole models are never compiled with XLA on a CPU: 3-D convolutions become 20 to 60 times slower there. Gathers,
+shifted sums and elementwise arithmetic become several times faster, so just those are compiled, by `accelerate`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import keras
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def accelerate(*static: str) -> Callable[[Function], Function]:
+    """Decorator: compile a pure function of tensors with XLA where the backend has it.
+
+    Args:
+        static: names of arguments that are Python values; pass them by keyword, the rest by position.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.cache
+        def compiled() -> Callable[..., Any]:
+            if keras.backend.backend() == "tensorflow":
+                import tensorflow as tf
+
+                return tf.function(function, jit_compile=True, autograph=False)
+            if keras.backend.backend() == "jax":
+                import jax
+
+                return jax.jit(function, static_argnames=static)
+            return function
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return compiled()(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def custom_gradient(
+    forward: Callable[[Any, Any], Any],
+    gradients: Sequence[Callable[[Any, Any, Any], Any]],
+) -> Callable[[Any, Any], Any]:
+    """A function of two tensors whose gradients are separate functions, so an unused one costs nothing.
+
+    On TensorFlow the gradient of a compiled function computes all its inputs' gradients; here the graph drops the
+    one that nobody asks for (the scatter of a warp, when only the coordinates are learned). Other backends
+    differentiate `forward` itself.
+
+    Args:
+        forward: (a, b) -> result.
+        gradients: two functions (a, b, upstream) -> gradient in a, gradient in b.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return forward
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def call(a: Any, b: Any) -> Any:
+        def backward(upstream: Any) -> tuple[Any, ...]:
+            return tuple(gradient(a, b, upstream) for gradient in gradients)
+
+        return forward(a, b), backward
+
+    return call
+
+
+def gradient(function: Callable[[Any], Any], at: Any) -> Any:
+    """Gradient of a scalar-valued function of one tensor, on any backend.
+
+    Args:
+        function: tensor -> scalar tensor.
+        at: the tensor at which to differentiate.
+    Returns:
+        A tensor like `at`.
+    """
+    at = keras.ops.convert_to_tensor(at)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(at)
+            value = function(at)
+        return tape.gradient(value, at)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(at)
+    import torch
+
+    at = at.detach().clone().requires_grad_(True)
+    return torch.autograd.grad(function(at), at)[0]
+
+
+def graph(function: Function) -> Function:
+    """Compile a function of tensors without XLA on a CPU: a TensorFlow graph, a JAX jit, PyTorch eagerly."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=False, autograph=False, reduce_retracing=True)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)  # type: ignore[return-value]
+    return function
+
+
+def grid_sample(values: Any, coordinates: Any) -> Any | None:
+    """PyTorch's own linear sampling, edges clamped; None on other backends and for other dtypes.
+
+    Args:
+        values: (N, *S, C). coordinates: (N, *O, d), voxels of `values`.
+    """
+    if keras.backend.backend() != "torch":
+        return None
+    import torch
+
+    if min(values.shape[1:-1]) < 2:  # grid_sample divides by the extent
+        return None
+    last = torch.tensor(
+        [n - 1 for n in values.shape[1:-1]], dtype=coordinates.dtype, device=coordinates.device
+    )
+    normal = (2 * coordinates / last - 1).flip(-1)
+    moved = torch.nn.functional.grid_sample(
+        values.movedim(-1, 1),
+        normal.to(values.dtype),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return moved.movedim(1, -1)
+
+
+def devices() -> dict[str, int]:
+    """How many devices of each kind the backend sees: {"cpu": n, "gpu": n}."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        gpus = len(tf.config.list_physical_devices("GPU"))
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        gpus = sum(d.platform in ("gpu", "cuda", "rocm") for d in jax.devices())
+    else:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    return {"cpu": 1, "gpu": gpus}
+
+
+def set_threads(threads: int) -> None:
+    """Limit the CPU threads of the backend; call it before the first tensor is made.
+
+    Raises:
+        RuntimeError: the backend has started already (TensorFlow).
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def set_deterministic() -> None:
+    """Ask the backend for run-to-run identical results."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif keras.backend.backend() == "torch":
+        import torch
+
+        torch.use_deterministic_algorithms(True)
+
+
+def jit_compile() -> bool | str:
+    """The `jit_compile` of whole models: never on a CPU, Keras' own choice on a GPU."""
+    return "auto" if devices()["gpu"] else False

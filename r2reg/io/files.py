@@ -1,0 +1,74 @@
+"""Files: written whole or not at all, and named by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from r2reg.errors import OutputError
+
+CHUNK_BYTES = 1 << 20
+
+
+def full_suffix(path: Path) -> str:
+    """The ending that decides a file's format, lower case; `.nii.gz` counts as one."""
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+def check_output(path: Path | str, overwrite: bool) -> Path:
+    """The path, checked before long work starts.
+
+    Raises:
+        OutputError: it exists and may not be replaced, is a folder, or its folder is missing or read-only.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; give --overwrite to replace it")
+    _check_folder(path)
+    return path
+
+
+def _check_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: folder {path.parent} does not exist; create it or name another")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: folder {path.parent} is read-only; choose another one")
+
+
+@contextmanager
+def atomic_path(final: Path | str) -> Iterator[Path]:
+    """A temporary path beside `final`, with its ending; moved to `final` on success, removed on failure.
+
+    Raises:
+        OutputError: the folder is missing or read-only, or the disk is full.
+    """
+    final = Path(final)
+    _check_folder(final)
+    # Not tempfile.mkstemp: it makes files that only their owner can read, whatever the umask.
+    temporary = final.parent / f".{uuid.uuid4().hex[:12]}.{final.name}"
+    try:
+        yield temporary
+        os.replace(temporary, final)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{final}: cannot be written ({reason}); free space or choose another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

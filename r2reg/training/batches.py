@@ -1,0 +1,129 @@
+"""Batches: each a pure function of (seed, step), made ahead of the training in background threads."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from r2reg.config import TrainConfig
+from r2reg.training.dataset import Dataset
+from r2reg.training.synthesis import compact, draw, paint
+
+Batch = dict[str, np.ndarray]
+AHEAD = 2  # batches waiting per worker: hides the odd slow one, and bounds the memory
+VALIDATION_STREAM = 2**32 - 1  # a step number that no training reaches: the random stream of validation pairs
+
+
+class Batches:
+    """Makes training and validation batches of a dataset.
+
+    A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S) int32,
+    0 or 1 + the place in the dataset's label_ids, where labels are wanted; mask (N, *S, 1) float32, the fixed
+    image's, where any image has one (ones for those without).
+    """
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.masked = any(item.mask is not None for item in dataset.items)
+
+    def pairs(self, step: int) -> list[tuple[int, int]]:
+        """The (moving, fixed) pairs of a training step, 0-based.
+
+        Given pairs are passed in a new order every epoch; pairs of a cohort are drawn with replacement.
+        """
+        size, pairs = self.config.batch_size, self.dataset.training
+        if not self.dataset.given:
+            rng = np.random.default_rng([self.config.seed, step])
+            return [pairs[i] for i in rng.integers(len(pairs), size=size)]
+        epoch, within = divmod(step, self.dataset.epoch_steps(size))
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(pairs))
+        # A last batch that is not full is filled from the epoch's beginning.
+        return [pairs[order[i % len(pairs)]] for i in range(within * size, (within + 1) * size)]
+
+    def training(self, step: int) -> Batch:
+        """The batch of a training step, 0-based; the same whenever and wherever it is made."""
+        rng = np.random.default_rng([self.config.seed, step, 1])
+        return self._stack([self._pair(*pair, rng, self.config.uses_labels) for pair in self.pairs(step)])
+
+    def validation(self, number: int) -> Batch:
+        """The batch of one validation pair, with labels where both images have them."""
+        moving, fixed = self.dataset.validation[number]
+        rng = np.random.default_rng([self.config.seed, VALIDATION_STREAM, number])
+        items = self.dataset.items
+        labelled = items[moving].labels is not None and items[fixed].labels is not None
+        return self._stack([self._pair(moving, fixed, rng, labelled)])
+
+    def _stack(self, pairs: list[Batch]) -> Batch:
+        return {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
+
+    def _pair(self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool) -> Batch:
+        items, ids = self.dataset.items, self.dataset.label_ids
+        images = self._images(moving, fixed, rng)
+        pair = {"moving": images[0][..., None], "fixed": images[1][..., None]}
+        if labelled:
+            pair["moving_labels"] = compact(np.asarray(items[moving].load("labels")), ids)
+            pair["fixed_labels"] = compact(np.asarray(items[fixed].load("labels")), ids)
+        if self.masked:
+            mask = items[fixed].load("mask")
+            ones = np.ones((*self.dataset.shape, 1), np.float32)
+            pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
+        return pair
+
+    def _images(self, moving: int, fixed: int, rng: np.random.Generator) -> list[np.ndarray]:
+        items, config = self.dataset.items, self.config
+        if config.synthesis == "none":
+            return [np.array(items[i].load("image")) for i in (moving, fixed)]
+        recipes = [draw(rng, self.dataset.label_ids, config.contrast) for _ in range(2)]
+        if config.contrast == "random" and config.similarity != "dice":
+            # Intensities are compared, so both images show the same contrast.
+            recipes[1] = recipes[1].with_contrast_of(recipes[0])
+        labels = [np.asarray(items[i].load("labels")) for i in (moving, fixed)]
+        return [paint(array, recipe) for array, recipe in zip(labels, recipes, strict=True)]
+
+
+class Prefetch:
+    """Iterates over the training batches from `first` to `last`, made ahead by a few threads, in order.
+
+    Use as a context manager: leaving it stops the threads. `waited` is the time in seconds that the consumer
+    has spent waiting for data.
+    """
+
+    def __init__(self, batches: Batches, first: int, last: int, workers: int) -> None:
+        self.batches = batches
+        self.steps = iter(range(first, last))
+        self.pool = ThreadPoolExecutor(workers, thread_name_prefix="r2reg-batches")
+        self.ahead = AHEAD * workers
+        self.waited = 0.0
+        self._queue: deque[Future[Batch]] = deque()
+
+    def __enter__(self) -> Prefetch:
+        self._fill()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def take_waited(self) -> float:
+        """`waited` so far; it begins again at 0."""
+        waited, self.waited = self.waited, 0.0
+        return waited
+
+    def _fill(self) -> None:
+        while len(self._queue) < self.ahead:
+            step = next(self.steps, None)
+            if step is None:
+                return
+            self._queue.append(self.pool.submit(self.batches.training, step))
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self._queue:
+            start = time.perf_counter()
+            batch = self._queue.popleft().result()
+            self.waited += time.perf_counter() - start
+            self._fill()
+            yield batch

@@ -1,0 +1,210 @@
+"""From a table to prepared images and the pairs to train and validate on."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r2reg.config import EPOCH_STEPS, TrainConfig
+from r2reg.errors import ConfigError, TableError
+from r2reg.geometry.grid import Grid
+from r2reg.io.tables import Pair, Subject, is_pairs, read_cohort, read_pairs
+from r2reg.training.grids import training_grid
+from r2reg.training.prepare import Cache, Item, Loaded, Source, foreground, load, prepare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Prepared images and pairs of them, as (moving, fixed) places in `items`.
+
+    given: the training pairs were given, and an epoch is one pass over them; otherwise they are all that a
+    cohort allows, and an epoch is 100 random ones. label_ids: rising, without 0. held_out: the validation
+    pairs hold images that are not trained on.
+    """
+
+    items: tuple[Item, ...]
+    training: tuple[tuple[int, int], ...]
+    validation: tuple[tuple[int, int], ...]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    label_ids: tuple[int, ...]
+    given: bool
+    held_out: bool
+
+    def epoch_steps(self, batch_size: int) -> int:
+        """Steps of one epoch."""
+        return -(-len(self.training) // batch_size) if self.given else EPOCH_STEPS
+
+
+def make_dataset(table: Path, config: TrainConfig, cache_folder: Path) -> tuple[Dataset, TrainConfig]:
+    """Read a cohort or pairs table and prepare its images.
+
+    Returns:
+        The dataset, and the configuration with the network's dimension set to the images'.
+    Raises:
+        TableError, ImageError, TrainingError, ConfigError: with the file that is wrong.
+    """
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    if is_pairs(table):
+        return _from_pairs(table, read_pairs(table), config, cache_folder)
+    return _from_cohort(table, _cohort_rows(table, config), config, cache_folder)
+
+
+def _cohort_rows(table: Path, config: TrainConfig) -> list[Subject]:
+    images = ["labels"] if config.synthesis == "labels" else ["image"]
+    labels = ["labels"] if config.uses_labels else []
+    return read_cohort(table, required=tuple(dict.fromkeys(images + labels)))
+
+
+def _from_cohort(
+    table: Path, rows: list[Subject], config: TrainConfig, folder: Path
+) -> tuple[Dataset, TrainConfig]:
+    used = [row for row in rows if row.split != "test"]
+    sources = [Source(_name(row), row.image, row.labels, row.mask) for row in used]
+    reference = next(s for s, row in zip(sources, used, strict=True) if row.split == "train")
+    loaded = load(reference, config)
+    config = fit_dimension(config, loaded.image.grid.ndim)
+    grid = _grid(loaded, config)
+    cache = Cache(folder, config)
+    items = [prepare(s, reference, loaded, grid, config, cache) for s in sources]
+    train = [i for i, row in enumerate(used) if row.split == "train"]
+    held_out = [i for i, row in enumerate(used) if row.split == "val"]
+    groups = [row.group for row in used]
+    training = _ordered_pairs(train, train, groups)
+    if not training:
+        raise TableError(f"{table}: no two training rows share a group; a pair is drawn within one group")
+    validation = _validation_pairs(train, held_out, groups)
+    return _dataset(
+        items, training, validation or training, grid, config, given=False, held_out=bool(validation)
+    )
+
+
+def _from_pairs(
+    table: Path, rows: list[Pair], config: TrainConfig, folder: Path
+) -> tuple[Dataset, TrainConfig]:
+    used = [row for row in rows if row.split != "test"]
+    sides = [_sides(table, row, config) for row in used]
+    if not any(row.split == "train" for row in used):
+        raise TableError(f"{table}: no training row; set split to train in some")
+    first = load(sides[0][1], config)
+    config = fit_dimension(config, first.image.grid.ndim)
+    cache = Cache(folder, config)
+    shape = _grid(first, config).shape
+    items = []
+    for moving, fixed in sides:
+        loaded = load(fixed, config)
+        grid = _grid(loaded, dataclasses.replace(config, shape=shape))
+        items += [prepare(s, fixed, loaded, grid, config, cache) for s in (moving, fixed)]
+    pairs = [(2 * i, 2 * i + 1) for i in range(len(used))]
+    training = [p for p, row in zip(pairs, used, strict=True) if row.split == "train"]
+    validation = [p for p, row in zip(pairs, used, strict=True) if row.split == "val"]
+    return _dataset(
+        items, training, validation or training, grid, config, given=True, held_out=bool(validation)
+    )
+
+
+def _name(row: Subject) -> str:
+    return str(row.image or row.labels)
+
+
+def _sides(table: Path, row: Pair, config: TrainConfig) -> tuple[Source, Source]:
+    """Moving and fixed of a row; with synthesis both label maps are needed, and so they are by a Dice
+    loss."""
+    if (config.uses_labels or config.synthesis == "labels") and not (row.moving_labels and row.fixed_labels):
+        raise TableError(f"{table}: line {row.line} needs moving_labels and fixed_labels for these settings")
+    return (
+        Source(str(row.moving), row.moving, row.moving_labels, row.moving_mask),
+        Source(str(row.fixed), row.fixed, row.fixed_labels, row.fixed_mask),
+    )
+
+
+def fit_dimension(config: TrainConfig, ndim: int) -> TrainConfig:
+    """The configuration for images of `ndim` axes; an isotropic spacing carries over.
+
+    Raises:
+        ConfigError: spacings that differ by axis, for another number of axes.
+    """
+    model = config.model
+    if model.ndim == ndim:
+        return config
+    if len(set(model.spacing)) > 1:
+        raise ConfigError(f"spacing needs {ndim} numbers for these images. Received: spacing={model.spacing}")
+    model = dataclasses.replace(model, ndim=ndim, spacing=(model.spacing[0],) * ndim)
+    return dataclasses.replace(config, model=model)
+
+
+def _grid(loaded: Loaded, config: TrainConfig) -> Grid:
+    return training_grid(
+        loaded.image.grid,
+        foreground(loaded, config),
+        config.model.spacing,
+        config.shape,
+        2 ** len(config.model.encoder),
+        # Whole-head label maps are mostly air and skull, which are not painted. Heads that are not aligned
+        # may lie anywhere, so then everything is kept.
+        crop=config.synthesis == "labels" and config.align == "affine",
+    )
+
+
+def _ordered_pairs(
+    moving: Sequence[int], fixed: Sequence[int], groups: Sequence[str]
+) -> list[tuple[int, int]]:
+    return [(m, f) for m in moving for f in fixed if m != f and groups[m] == groups[f]]
+
+
+def _validation_pairs(
+    train: Sequence[int], held_out: Sequence[int], groups: Sequence[str]
+) -> list[tuple[int, int]]:
+    """All ordered pairs of held-out images; an image alone in its group is paired with the training
+    images."""
+    pairs = _ordered_pairs(held_out, held_out, groups)
+    met = {i for pair in pairs for i in pair}
+    for single in [i for i in held_out if i not in met]:
+        pairs += _ordered_pairs([single], train, groups) + _ordered_pairs(train, [single], groups)
+    return pairs
+
+
+def _dataset(
+    items: list[Item],
+    training: list[tuple[int, int]],
+    validation: list[tuple[int, int]],
+    grid: Grid,
+    config: TrainConfig,
+    *,
+    given: bool,
+    held_out: bool,
+) -> tuple[Dataset, TrainConfig]:
+    if not held_out:
+        log.warning("no validation image is held out: the training pairs are validated on")
+    # Spread over the list, so that few pairs still show many images.
+    chosen = (
+        np.linspace(0, len(validation) - 1, min(config.validation_pairs, len(validation))).round().astype(int)
+    )
+    dataset = Dataset(
+        items=tuple(items),
+        training=tuple(training),
+        validation=tuple(validation[i] for i in chosen),
+        shape=grid.shape,
+        spacing=tuple(float(s) for s in grid.spacing.round(6)),
+        label_ids=_label_ids(items),
+        given=given,
+        held_out=held_out,
+    )
+    return dataset, config
+
+
+def _label_ids(items: list[Item]) -> tuple[int, ...]:
+    """All ids that any prepared label map holds, without 0."""
+    ids: set[int] = set()
+    for item in items:
+        labels = item.load("labels")
+        if labels is not None:
+            ids.update(np.unique(labels).tolist())
+    return tuple(sorted(i for i in ids if i > 0))

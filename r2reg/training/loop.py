@@ -1,0 +1,266 @@
+"""Training a network from a table of images to a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r2reg import __version__
+from r2reg.config import TrainConfig
+from r2reg.errors import ConfigError, OutputError, TrainingError
+from r2reg.training.batches import Batches, Prefetch
+from r2reg.training.board import Board
+from r2reg.training.card import write_card, write_history
+from r2reg.training.checkpoint import CHECKPOINT, State, identity, load_checkpoint, save_checkpoint
+from r2reg.training.dataset import Dataset, make_dataset
+from r2reg.training.progress import Stop, show_progress
+from r2reg.training.validation import validate
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.weights.h5", "history.csv", "README.md"
+BOARD, CACHE = "tensorboard", "cache"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: its folder, steps done, and the best validation (its step and values)."""
+
+    run: Path
+    steps: int
+    best_step: int
+    best: dict[str, float]
+
+
+def train(
+    table: Path | str, run: Path | str, config: TrainConfig, *, resume: bool = False, overwrite: bool = False
+) -> TrainResult:
+    """Train on a cohort or on given pairs.
+
+    The run folder gets config.json and model.weights.h5 (best on validation), last.ckpt, history.csv, tensorboard/,
+    README.md, and cache/ with the prepared images. SIGINT and SIGTERM end the current step, save last.ckpt and raise.
+
+    Args:
+        table: a cohort or pairs CSV (see `r2reg.io.tables`).
+        resume: go on from last.ckpt, to the same weights as a run that was never stopped; without one, begin.
+        overwrite: replace what an earlier run left; its prepared images are used again.
+    Raises:
+        TableError, ImageError, ConfigError: input that cannot be used.
+        OutputError: the folder holds a run already, or cannot be written.
+        TrainingError: a checkpoint that does not fit, or a loss that is not finite.
+        KeyboardInterrupt: stopped by a signal, after saving.
+    """
+    table, run = Path(table), Path(run)
+    open_run(run, resume=resume, overwrite=overwrite)
+    set_up_backend(config)
+    dataset, config = make_dataset(table, config, run / CACHE)
+    return Run(run, config, dataset).go()
+
+
+def open_run(run: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder; refuse or clear what an earlier run left in it.
+
+    Raises:
+        OutputError: an earlier run is there and neither resume nor overwrite is set, or the folder is read-only.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other")
+    left = [name for name in (CONFIG, WEIGHTS, CHECKPOINT) if (run / name).exists()]
+    if left and not (resume or overwrite):
+        raise OutputError(f"{run}: holds a run already ({left[0]}); give --resume, --overwrite or another folder")
+    if resume and left and CHECKPOINT not in left:
+        raise OutputError(f"{run}: has no {CHECKPOINT} to go on from; give --overwrite to start again")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            for name in (CONFIG, WEIGHTS, CHECKPOINT, HISTORY, CARD):
+                (run / name).unlink(missing_ok=True)
+            shutil.rmtree(run / BOARD, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{run}: cannot be used as a run folder ({error.strerror}); choose another") from None
+    if not os.access(run, os.W_OK):
+        raise OutputError(f"{run}: is read-only; choose another folder")
+
+
+def set_up_backend(config: TrainConfig) -> None:
+    """Device, threads, determinism and seed, before the first tensor is made.
+
+    Raises:
+        ConfigError: a GPU is asked for and the backend sees none.
+    """
+    if config.device == "cpu":
+        # Read by CUDA and by JAX when they start, so it works before the first tensor only.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    import keras
+
+    from r2reg.flow import backend
+
+    if config.device == "gpu" and not backend.devices()["gpu"]:
+        raise ConfigError("--device gpu: the backend sees no GPU; install r2reg[gpu] or use --device cpu")
+    if config.threads:
+        try:
+            backend.set_threads(config.threads)
+        except RuntimeError:
+            log.warning("the backend has started already; --threads %d has no effect", config.threads)
+    if config.deterministic:
+        backend.set_deterministic()
+    keras.utils.set_random_seed(config.seed)
+
+
+class Run:
+    """One training in its folder: the network, its trainer, and where it stands."""
+
+    def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+        from r2reg.networks.r2net import build_network
+        from r2reg.training.trainer import make_trainer
+
+        self.folder, self.config, self.dataset = folder, config, dataset
+        self.network: keras.Model = build_network(config.model, dataset.shape)
+        self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
+        self.batches = Batches(dataset, config)
+        self.identity = identity(config, fingerprint(dataset))
+        self.state = State()
+        if (folder / CHECKPOINT).is_file():
+            self.state = load_checkpoint(folder / CHECKPOINT, self.trainer, self.identity)
+            log.info("going on from step %d", self.state.step)
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole training."""
+        per_epoch = self.dataset.epoch_steps(self.config.batch_size)
+        return self.config.steps or self.config.epochs * per_epoch
+
+    def go(self) -> TrainResult:
+        """Train from where the run stands to its last step."""
+        first, total = self.state.step, self.total
+        every = self.config.validate_every or self.dataset.epoch_steps(self.config.batch_size)
+        prefetch = Prefetch(self.batches, first, total, self.config.workers)
+        with (
+            Stop() as stop,
+            prefetch as data,
+            Board(self.folder / BOARD, first) as board,
+            show_progress(first, total) as bar,
+        ):
+            start = time.monotonic()
+            for batch in data:
+                loss = self.step(batch)
+                bar.step(self.state.step, loss)
+                if self.state.step % every == 0 or self.state.step == total:
+                    self.state.seconds += time.monotonic() - start
+                    self.validate(board, data.take_waited())
+                    start = time.monotonic()
+                if stop.requested and self.state.step < total:
+                    self.save()
+                    raise KeyboardInterrupt
+        best = next((row for row in self.state.history if row["step"] == self.state.best_step), {})
+        return TrainResult(self.folder, self.state.step, self.state.best_step, best)
+
+    def step(self, batch: dict[str, Any]) -> float:
+        """One optimisation step; returns its loss."""
+        values = {k: float(v) for k, v in self.trainer.train_on_batch(batch, return_dict=True).items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(
+                f"{self.folder}: the loss became {values['loss']} at step {self.state.step + 1}; the last good state "
+                "is kept, start again with a lower --learning-rate or with --clipnorm 1"
+            )
+        self.state.count(values)
+        return values["loss"]
+
+    def validate(self, board: Board, waited: float) -> None:
+        """Validate, write a row of history, keep the weights if they are the best, save the state."""
+        state = self.state
+        means = state.take_means()
+        began = time.monotonic()
+        result = validate(self.trainer, self.batches, self.config)
+        row: dict[str, float] = {
+            "step": state.step,
+            "epoch": state.step / self.dataset.epoch_steps(self.config.batch_size),
+            **means,
+            **{f"val_{name}": value for name, value in result.values.items()},
+            "learning_rate": self.config.learning_rate,
+            "seconds": state.seconds,
+            "wait_seconds": waited,
+            "validation_seconds": time.monotonic() - began,
+        }
+        state.history.append(row)
+        board.scalars(state.step, {name: value for name, value in row.items() if name not in ("step", "epoch")})
+        board.picture(state.step, "fixed_moved_moving", result.picture)
+        log.info(
+            "step %d  loss %.5f  validation %s", state.step, means.get("loss", math.nan), summary(result.values)
+        )
+        loss = result.values["loss"]
+        if math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss):
+            state.best_loss, state.best_step = loss, state.step
+            self.save_best(result.values)
+        self.save()
+
+    def save(self) -> None:
+        """Write last.ckpt and history.csv."""
+        save_checkpoint(self.folder / CHECKPOINT, self.trainer, self.state, self.identity)
+        if self.state.history:
+            write_history(self.folder / HISTORY, self.state.history)
+
+    def save_best(self, values: dict[str, float]) -> None:
+        """Write the model as it is now: config.json, model.weights.h5 and the card."""
+        from r2reg.io.files import sha256
+        from r2reg.networks.saving import save_model
+
+        settings = self.config.to_flat()
+        network_keys = self.config.model.to_dict().keys()
+        details = {
+            "training": {k: v for k, v in settings.items() if k not in network_keys},
+            "data": {
+                "fingerprint": self.identity["data"],
+                "images": len(self.dataset.items),
+                "training_pairs": len(self.dataset.training),
+                "validation_pairs": len(self.dataset.validation),
+                "held_out": self.dataset.held_out,
+                "shape": self.dataset.shape,
+                "spacing": self.dataset.spacing,
+                "labels": self.dataset.label_ids,
+            },
+            "best": {"step": self.state.step, **values},
+            "versions": versions(),
+        }
+        save_model(self.folder, self.network, self.config.model, details)
+        digest = sha256(self.folder / WEIGHTS)
+        best = {"step": self.state.step, **values}
+        write_card(self.folder / CARD, self.config, self.dataset, best, digest, versions())
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of what is trained on: the prepared images' own keys and the pairs made of them."""
+    names = [[p and p.name for p in (i.image, i.labels, i.mask)] for i in dataset.items]
+    content = json.dumps([names, dataset.training, dataset.shape])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def summary(values: dict[str, float]) -> str:
+    """The values in one line."""
+    return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
+
+
+def versions() -> dict[str, str]:
+    """Of what the weights depend on."""
+    import keras
+    import numpy
+
+    return {
+        "r2reg": __version__,
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": numpy.__version__,
+    }
