@@ -68,9 +68,7 @@ class Image:
         for source in (CHECKOUT / name for name in sources):
             target = self.workdir / destination
             if source.is_dir():
-                shutil.copytree(
-                    source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-                )
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
             else:
                 shutil.copy(source, target / source.name if destination.endswith("/") else target)
 

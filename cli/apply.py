@@ -14,7 +14,7 @@ log = logging.getLogger("r2reg")
 INVERSE_TOLERANCE_MM = 1e-3  # a residual above this is told
 TRANSFORM_HELP = (
     "Transform file (.mat, .tfm, .txt, displacement .nii.gz, .h5), the first acts on a point first; "
-    "\"[affine.mat,1]\" inverts an affine. Repeatable."
+    '"[affine.mat,1]" inverts an affine. Repeatable.'
 )
 
 
@@ -60,7 +60,8 @@ def apply(
 
     \b
     Examples:
-      r2reg apply -t run/warp.nii.gz -t run/affine.mat --reference fixed.nii.gz -i moving.nii.gz -o moved.nii.gz
+      r2reg apply -t run/warp.nii.gz -t run/affine.mat --reference fixed.nii.gz \\
+          -i moving.nii.gz -o moved.nii.gz
       r2reg apply -t run/warp.nii.gz -t run/affine.mat --invert --interpolation label \\
           --reference moving.nii.gz -i fixed_labels.nii.gz -o labels_on_moving.nii.gz
     """

@@ -168,6 +168,8 @@ class TrainConfig(Settings):
     def from_flat(cls, values: dict[str, Any]) -> TrainConfig:
         """Build from one flat table, network settings beside training settings, as in a TOML file.
 
+        `spacing` may be one number; `ndim` follows it, and in the end the images.
+
         Raises:
             ConfigError: an unknown key (the known ones are named), or a value outside its choices.
         """
@@ -177,7 +179,12 @@ class TrainConfig(Settings):
         if unknown:
             known = ", ".join(sorted(network | training))
             raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {known}")
-        model = NetworkConfig.from_dict({k: v for k, v in values.items() if k in network})
+        own = {k: v for k, v in values.items() if k in network}
+        if "spacing" in own:
+            spacing = own["spacing"]
+            own["spacing"] = [spacing] * 3 if isinstance(spacing, (int, float)) else spacing
+            own["ndim"] = len(own["spacing"])
+        model = NetworkConfig.from_dict(own)
         return cls.from_dict({"model": model, **{k: v for k, v in values.items() if k in training}})
 
     def to_flat(self) -> dict[str, Any]:
@@ -201,3 +208,44 @@ def check_count(name: str, value: Any, least: int) -> None:
     """Raise ConfigError unless value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}. Received: {name}={value!r}")
+
+
+RefinePreset = Literal["none", "fast", "default", "best"]
+RegisterSimilarity = Literal["lncc", "mse"]
+RegisterTransform = Literal["flow", "affine"]
+Interpolation = Literal["linear", "nearest", "label", "bspline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterConfig(Settings):
+    """How one pair is registered.
+
+    `init` is a way to find the affine or the path of a transform file that is used as it is. `model` is a model
+    folder or none. `refine` is a preset or a number of steps at the finest level. `fill` None means moving's minimum.
+    """
+
+    init: str = "affine"
+    model: str = "none"
+    transform: RegisterTransform = "flow"
+    refine: RefinePreset | int = "default"
+    similarity: RegisterSimilarity = "lncc"
+    interpolation: Interpolation = "linear"
+    clip: tuple[float, float] | None = None
+    fill: float | None = None
+    device: Device = "auto"
+    threads: int = 0
+    seed: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("transform", self.transform, RegisterTransform)
+        check_choice("similarity", self.similarity, RegisterSimilarity)
+        check_choice("interpolation", self.interpolation, Interpolation)
+        if isinstance(self.refine, int):
+            check_count("refine", self.refine, least=0)
+        else:
+            check_choice("refine", self.refine, RefinePreset)
+        check_count("threads", self.threads, least=0)
+        check_count("seed", self.seed, least=0)
+        if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
+            raise ConfigError(f"clip needs a lower and a higher intensity. Received: clip={self.clip}")

@@ -66,7 +66,7 @@ def resample(
 
 
 def invert_onto(transforms: Sequence[Transform], grid: Grid) -> tuple[list[Transform], np.ndarray]:
-    """The inverse of a list, to resample on `grid`: exact for affines, else a displacement at the grid's voxels.
+    """The inverse of a list, to resample on `grid`: exact for affines, else sampled at its voxels.
 
     Returns:
         the inverse as a list, and its residual in mm at each voxel, (X, Y[, Z]).
@@ -82,9 +82,7 @@ def _common_dimension(volume: Volume, reference: Grid, transforms: Sequence[Tran
     found |= {f"transform {n + 1}": t.ndim for n, t in enumerate(transforms)}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{name} {ndim}-D" for name, ndim in found.items())
-        raise TransformError(
-            f"image, reference and transforms differ in dimension ({listed}); give all in one"
-        )
+        raise TransformError(f"image, reference and transforms differ in dimension ({listed}); give all in one")
     return reference.ndim
 
 
@@ -92,12 +90,8 @@ def _check_values(volume: Volume, interpolation: str, fill: float | None) -> Non
     where = volume.path or "image"
     integer = volume.array.dtype.kind in "iu"
     if interpolation == "label" and not integer:
-        raise ImageError(
-            f"{where}: label interpolation needs integers, not {volume.array.dtype}; use nearest"
-        )
+        raise ImageError(f"{where}: label interpolation needs integers, not {volume.array.dtype}; use nearest")
     if fill is not None and integer and interpolation in KEEP_DTYPE:
         limits = np.iinfo(volume.array.dtype)
         if fill != round(fill) or not limits.min <= fill <= limits.max:
-            raise ImageError(
-                f"{where}: {volume.array.dtype} cannot hold the fill value {fill:g}; choose another"
-            )
+            raise ImageError(f"{where}: {volume.array.dtype} cannot hold the fill value {fill:g}; choose another")

@@ -15,10 +15,14 @@ ROOMS = (
     "__init__",
     "errors",
     "config",
+    "startup",
     "geometry",
+    "phantom",
+    "phantom",
     "io",
     "resampling",
     "flow",
+    "startup",
     "losses",
     "networks",
     "zoo",
@@ -33,7 +37,7 @@ ROOMS = (
     "cli",
 )
 FLOOR = {name: floor for floor, name in enumerate(ROOMS)}
-KERAS_ROOMS = {"flow", "losses", "networks", "training"}
+KERAS_ROOMS = {"flow", "losses", "networks", "training", "registration"}  # commands load them when they run
 HEAVY = {"keras", "ants", "matplotlib", "SimpleITK", "nibabel", "tensorboard"}
 BACKENDS = {"tensorflow", "jax", "torch"}
 BACKEND_MODULE = "r2reg.flow.backend"
@@ -115,6 +119,19 @@ def test_heavy_imports_stand_inside_functions(module: str) -> None:
     allowed = {"keras"} if _room(module) in KERAS_ROOMS else set()
     loaded = {name.split(".")[0] for name in _load_imports(module)}
     assert loaded & (HEAVY | BACKENDS) <= allowed
+
+
+@pytest.mark.parametrize("command", ["apply", "points"])
+def test_commands_without_a_network_reach_no_backend(command: str) -> None:
+    """Over every import, inside functions too: they start in a fraction of a second."""
+    reached, ahead = set(), {"r2reg", "r2reg.cli", f"r2reg.cli.{command}"}
+    while ahead:
+        module = ahead.pop()
+        reached.add(module)
+        names = _all_imports(module if module in TREES else f"{module}.__init__")
+        packages = {n.rpartition(".")[0] for n in names if n.startswith("r2reg.")}
+        ahead |= {n for n in names | packages if n.split(".")[0] == "r2reg"} - reached
+        assert {n.split(".")[0] for n in names} & (BACKENDS | {"keras"}) == set(), module
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != BACKEND_MODULE])

@@ -114,9 +114,7 @@ def test_every_dependency_has_a_lower_bound_and_a_reason() -> None:
 
 def test_imported_packages_are_declared() -> None:
     """A package that only some dependency brings along may go with its next release."""
-    declared = {
-        re.split(r"[>\[]", line)[0].lower() for line in _list(_setup()["options"]["install_requires"])
-    }
+    declared = {re.split(r"[>\[]", line)[0].lower() for line in _list(_setup()["options"]["install_requires"])}
     declared |= {"ants"} if "antspyx" in declared else set()
     optional = {"jax", "torch"}  # the extra `backends`
     imported = set()
@@ -171,7 +169,7 @@ def test_readme_commands_are_what_the_command_line_takes() -> None:
 def test_help_shows_an_example(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
-    assert re.search(rf"^\s*(\$ )?r2reg {command} ", result.output, flags=re.M), result.output
+    assert re.search(rf"^\s*(Examples?: |\$ )?r2reg {command} ", result.output, flags=re.M), result.output
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], *([c, "--help"] for c in COMMANDS)])
@@ -210,9 +208,7 @@ def _dockerfile_steps() -> ModuleType:
 
 
 def _dockerfile() -> list[tuple[str, str]]:
-    steps: list[tuple[str, str]] = _dockerfile_steps().instructions(
-        (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    )
+    steps: list[tuple[str, str]] = _dockerfile_steps().instructions((ROOT / "Dockerfile").read_text(encoding="utf-8"))
     return steps
 
 
@@ -251,9 +247,7 @@ def test_dockerfile_copies_what_the_build_needs_and_the_context_holds() -> None:
 
 def test_ci_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    checked = subprocess.run(
-        ["bash", "-n", str(ROOT / ".ci" / "run")], capture_output=True, text=True, check=False
-    )
+    checked = subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
 
 

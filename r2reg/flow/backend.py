@@ -108,7 +108,7 @@ def graph(function: Function) -> Function:
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.jit(function)  # type: ignore[return-value]
+        return jax.jit(function)
     return function
 
 
@@ -124,9 +124,7 @@ def grid_sample(values: Any, coordinates: Any) -> Any | None:
 
     if min(values.shape[1:-1]) < 2:  # grid_sample divides by the extent
         return None
-    last = torch.tensor(
-        [n - 1 for n in values.shape[1:-1]], dtype=coordinates.dtype, device=coordinates.device
-    )
+    last = torch.tensor([n - 1 for n in values.shape[1:-1]], dtype=coordinates.dtype, device=coordinates.device)
     normal = (2 * coordinates / last - 1).flip(-1)
     moved = torch.nn.functional.grid_sample(
         values.movedim(-1, 1),

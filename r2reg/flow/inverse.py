@@ -2,69 +2,132 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from keras import ops
 from scipy.ndimage import map_coordinates
 
-from r2reg.flow.warp import warp
+from r2reg.flow import backend
+from r2reg.flow.jacobian import determinant
+from r2reg.flow.warp import affine_coordinates, identity_coordinates, sample, sample_with_slopes
 
 Tensor = Any
 
+SMALLEST_HALVED = 128  # voxels along the shortest axis for which a coarse start pays
+SLAB_VOXELS = 1 << 20  # worked on at a time; 60 floats each stay below 300 MB
+
 
 def invert(
-    displacement: Tensor, start: Tensor | None = None, tolerance: float = 1e-3, iterations: int = 30
+    displacement: Tensor, start: Tensor | None = None, tolerance: float = 1e-3, iterations: int = 10
 ) -> tuple[Tensor, Tensor]:
-    """w with (id + u) o (id + w) = id: a fixed-point iteration, then Newton's where that did not converge.
+    """w with (id + u) o (id + w) = id, by Newton's iteration, coarse to fine.
 
-    Each voxel takes w <- w - a r with r(y) = w(y) + u(y + w(y)). Its step a starts at 1 and is halved whenever its
-    residual grew (u steeper than 1 there), and the best w seen is kept, so no iteration makes the result worse.
+    Each voxel takes w <- w - a (I + grad u)^-1 r with r(y) = w(y) + u(y + w(y)). Its step a starts at 1 and is
+    halved whenever its residual grew, and the best w seen is kept, so no iteration makes the result worse. The
+    few voxels that are left are iterated on by themselves, in float64.
 
     Args:
         displacement: (N, *S, d), voxels.
-        start: (N, *S, d), a first guess such as the backward flow; default -u.
+        start: (N, *S, d), a first guess such as the backward flow; default: the inverse at half size, or -u.
         tolerance: stop when the residual is below this everywhere, voxels.
-        iterations: at most so many of each kind.
+        iterations: at most so many on all voxels, and three times as many on those left.
     Returns:
         (w, residual): (N, *S, d) in voxels, and |(id + u)((id + w)(y)) - y|, (N, *S), voxels.
     """
-    best, best_size = _fixed_point(
-        displacement, -displacement if start is None else start, tolerance, iterations
-    )
-    size = ops.convert_to_numpy(best_size)
+    if start is None:
+        coarse = min(displacement.shape[1:-1]) >= SMALLEST_HALVED
+        start = _inverse_at_half_size(displacement, iterations) if coarse else -displacement
+    best, best_size = _newton_everywhere(displacement, start, tolerance, iterations)
+    size = np.array(ops.convert_to_numpy(best_size))
     if size.max() < tolerance:
         return best, best_size
-    inverse, size = np.array(ops.convert_to_numpy(best)), np.array(size)
+    inverse = np.array(ops.convert_to_numpy(best))
     for item, field in enumerate(ops.convert_to_numpy(displacement)):
         where = np.nonzero(size[item] >= tolerance)
         places = np.stack(where, axis=-1).astype("float64")
-        polished, left = _newton(field, places, inverse[item][where], tolerance, iterations)
+        polished, left = _newton(field, places, inverse[item][where], tolerance, 3 * iterations)
         inverse[item][where], size[item][where] = polished, left
     return ops.convert_to_tensor(inverse), ops.convert_to_tensor(size)
 
 
-def _fixed_point(
-    displacement: Tensor, trial: Tensor, tolerance: float, iterations: int
-) -> tuple[Tensor, Tensor]:
-    best, best_residual, best_size = trial, None, None
+def _inverse_at_half_size(displacement: Tensor, iterations: int) -> Tensor:
+    shape = displacement.shape[1:-1]
+    half = [(n + 1) // 2 for n in shape]
+    ndim = len(shape)
+    down = np.diag([2.0] * ndim + [1.0])  # voxel k of the half-size grid is voxel 2k of the full one
+    small = sample(displacement, affine_coordinates(down, half)) / 2
+    coarse, _ = invert(small, tolerance=0.05, iterations=iterations)  # a start needs no more
+    return 2 * sample(coarse, affine_coordinates(np.linalg.inv(down), shape))
+
+
+def _newton_everywhere(displacement: Tensor, trial: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
+    best, best_change, best_size = trial, None, None
     step = ops.ones_like(displacement[..., :1])
+    left = np.inf
     for _ in range(iterations):
-        residual = trial + warp(displacement, trial)
-        size = ops.sqrt(ops.sum(residual * residual, axis=-1, keepdims=True))
+        size, change = _newton_step(displacement, trial)
         if best_size is None:
-            best_residual, best_size = residual, size
+            best_change, best_size = change, size
         else:
-            better = size < best_size
-            best = ops.where(better, trial, best)
-            best_residual = ops.where(better, residual, best_residual)
-            best_size = ops.minimum(size, best_size)
-            step = ops.where(better, step, step / 2)
-        if float(ops.max(best_size)) < tolerance:
+            best, best_change, best_size, step = _keep_better(size, best_size, trial, best, change, best_change, step)
+        before, left = left, float(ops.mean(ops.cast(best_size >= tolerance, "float32")))
+        # Below 1 % or without much progress, going on voxel by voxel is cheaper.
+        if left < 0.01 or (left < 0.1 and left > 0.7 * before):
             break
-        trial = best - step * best_residual
+        trial = best - step * best_change
     assert best_size is not None
     return best, best_size[..., 0]
+
+
+@backend.accelerate()
+def _keep_better(
+    size: Tensor,
+    best_size: Tensor,
+    trial: Tensor,
+    best: Tensor,
+    change: Tensor,
+    best_change: Tensor,
+    step: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    better = size < best_size
+    return (
+        ops.where(better, trial, best),
+        ops.where(better, change, best_change),
+        ops.minimum(size, best_size),
+        ops.where(better, step, step / 2),
+    )
+
+
+def _newton_step(displacement: Tensor, trial: Tensor) -> tuple[Tensor, Tensor]:
+    """|r| and (I + grad u)^-1 r at y + w(y), slab by slab: the matrices of a whole volume would fill gigabytes."""
+    shape = displacement.shape[1:-1]
+    thickness = max(1, SLAB_VOXELS // math.prod(shape[1:]))
+    places = identity_coordinates(shape) + trial
+    parts = []
+    for first in range(0, shape[0], thickness):
+        slab = slice(first, first + thickness)
+        parts.append(_newton_change(displacement, places[:, slab], trial[:, slab]))
+    return ops.concatenate([size for size, _ in parts], 1), ops.concatenate([change for _, change in parts], 1)
+
+
+@backend.accelerate()
+def _newton_change(displacement: Tensor, places: Tensor, trial: Tensor) -> tuple[Tensor, Tensor]:
+    """|r| and (I + grad u)^-1 r; r itself where the matrix is close to singular."""
+    ndim = trial.shape[-1]
+    there, slopes = sample_with_slopes(displacement, places)
+    residual = trial + there
+    matrix = slopes + ops.eye(ndim, dtype=trial.dtype)
+    det = determinant(matrix)
+    columns = []
+    for axis in range(ndim):  # Cramer's rule
+        replaced = [residual if k == axis else matrix[..., k] for k in range(ndim)]
+        columns.append(determinant(ops.stack(replaced, axis=-1)))
+    regular = det > 0.05
+    change = ops.stack(columns, axis=-1) / ops.where(regular, det, 1.0)[..., None]
+    size = ops.sqrt(ops.sum(residual * residual, axis=-1, keepdims=True))
+    return size, ops.where(regular[..., None], change, residual)
 
 
 def _newton(
@@ -81,10 +144,7 @@ def _newton(
 
     def at(points: np.ndarray) -> np.ndarray:
         where = points.T
-        values = [
-            map_coordinates(field[..., c], where, order=1, mode="nearest", output="float64")
-            for c in range(ndim)
-        ]
+        values = [map_coordinates(field[..., c], where, order=1, mode="nearest", output="float64") for c in range(ndim)]
         return np.stack(values, axis=-1)
 
     w = start.astype("float64")

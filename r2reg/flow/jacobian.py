@@ -35,9 +35,7 @@ def central_gradient(field: Tensor) -> Tensor:
     """
     shape = field.shape[1:-1]
     if min(shape) < 3:
-        raise GeometryError(
-            f"central differences need 3 voxels along each axis. Received: shape={tuple(shape)}"
-        )
+        raise GeometryError(f"central differences need 3 voxels along each axis. Received: shape={tuple(shape)}")
     columns = []
     for axis in range(len(shape)):
         part = difference(field, axis, "central")

@@ -1,8 +1,8 @@
-"""The mathematics on displacement fields in numpy: the oracle of the backend's version, and the metrics' base.
+"""The mathematics on displacement fields in numpy: oracle of the backend's version, base of the metrics.
 
-Everywhere a displacement u has shape (X, Y[, Z], d), no batch axis, in voxels of its own grid with components in
-array-axis order, and stands for the map x -> x + u(x). Results keep float32 where it comes in (full-size metrics
-need the memory), anything else is computed in float64.
+Everywhere a displacement u has shape (X, Y[, Z], d), no batch axis, in voxels of its own grid with components
+in array-axis order, and stands for the map x -> x + u(x). Results keep float32 where it comes in (full-size
+metrics need the memory), anything else is computed in float64.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 from r2reg.errors import GeometryError
 
-# Voxels worked on at a time: the ten determinants keep about 50 arrays of this length, so they stay below 100 MB.
+# Voxels worked on at a time: the ten determinants keep about 50 arrays of this length, so they stay below 100
+# MB.
 SLAB_VOXELS = 1 << 18
 
 
@@ -35,7 +36,7 @@ def identity_points(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values of an image at points between its voxels, linear; beyond the outer voxel centres the edge's value.
+    """Values of an image at points between its voxels, linear; beyond the outer voxels the edge's value.
 
     Args:
         image: (X, Y[, Z]) or (X, Y[, Z], C).
@@ -49,9 +50,7 @@ def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     where = np.moveaxis(np.asarray(points, dtype=np.float64), -1, 0)
     if image.ndim == len(where):
         return map_coordinates(image, where, order=1, mode="nearest")
-    channels = [
-        map_coordinates(image[..., c], where, order=1, mode="nearest") for c in range(image.shape[-1])
-    ]
+    channels = [map_coordinates(image[..., c], where, order=1, mode="nearest") for c in range(image.shape[-1])]
     return np.stack(channels, axis=-1)
 
 
@@ -81,7 +80,7 @@ def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def determinant(columns: list[np.ndarray]) -> np.ndarray:
-    """Determinant of d x d matrices given by d columns, each (..., d) with d = 2 or 3; written out for speed."""
+    """Determinant of d x d matrices, d = 2 or 3, given by d columns (..., d); written out for speed."""
     if len(columns) == 2:
         a, b = columns
         return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
@@ -109,9 +108,7 @@ def jacobian_determinant(displacement: np.ndarray) -> np.ndarray:
     """
     field = as_field(displacement)
     if min(field.shape[:-1]) < 3:
-        raise GeometryError(
-            f"central differences need 3 voxels along each axis. Received: {field.shape[:-1]}"
-        )
+        raise GeometryError(f"central differences need 3 voxels along each axis. Received: {field.shape[:-1]}")
     inner = (slice(1, -1),) * (field.ndim - 1)
     return full_jacobian_determinant(field)[inner]
 
@@ -156,18 +153,20 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 def cell_determinants(displacement: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """The finite-difference determinants that decide digital diffeomorphism, slab by slab.
 
-    3-D: ten at each voxel p. Eight corner tetrahedra, one per choice of forward or backward difference along each
-    axis (1 for the identity), and the central tetrahedra of the two cuts of a cell into five: the one on the even
-    corners of the cell above p, and the one on the odd corners of the cell below p (2 for the identity each).
-    2-D: the four corner triangles (1 for the identity). Beyond the border the displacement is repeated.
+    3-D: ten at each voxel p. Eight corner tetrahedra, one per choice of forward or backward difference along
+    each axis (1 for the identity), and the central tetrahedra of the two cuts of a cell into five: the one on
+    the even corners of the cell above p, and the one on the odd corners of the cell below p (2 for the
+    identity each). 2-D: the four corner triangles (1 for the identity). Beyond the border the displacement is
+    repeated.
 
     Args:
         displacement: (X, Y[, Z], d).
     Returns:
-        Tuples (start, stop, dets): voxels [start, stop) of the first axis; dets is (10, stop - start, Y, Z), the
-        corner tetrahedra first, or (4, stop - start, Y).
+        Tuples (start, stop, dets): voxels [start, stop) of the first axis; dets is (10, stop - start, Y, Z),
+        the corner tetrahedra first, or (4, stop - start, Y).
     Source: Liu, Chen, Wei, Carass & Prince, On Finite Difference Jacobian Computation in Deformable Image
-        Registration, IJCV 2024; same attribution to voxels and border as the authors' `digital-diffeomorphism`.
+        Registration, IJCV 2024; same attribution to voxels and border as the authors'
+        `digital-diffeomorphism`.
     """
     field = as_field(displacement)
     for start, stop in slabs(field.shape[:-1]):
@@ -206,8 +205,7 @@ def _difference(padded: np.ndarray, head: np.ndarray, tail: np.ndarray) -> np.nd
     """phi(p + head) - phi(p + tail) at the inner voxels p; from displacements, so no position is rounded."""
     shape = padded.shape[:-1]
     parts = [
-        padded[tuple(slice(1 + o, n - 1 + o) for o, n in zip(offset, shape, strict=True))]
-        for offset in (head, tail)
+        padded[tuple(slice(1 + o, n - 1 + o) for o, n in zip(offset, shape, strict=True))] for offset in (head, tail)
     ]
     gap = np.empty((padded.shape[-1], *parts[0].shape[:-1]), dtype=padded.dtype)
     for c, step in enumerate(head - tail):

@@ -46,9 +46,7 @@ def sample(values: Tensor, coordinates: Tensor, interpolation: str = "linear") -
     if interpolation == "nearest":
         return _nearest(values, coordinates)
     if interpolation != "linear":
-        raise ValueError(
-            f"interpolation must be linear or nearest. Received: interpolation={interpolation!r}"
-        )
+        raise ValueError(f"interpolation must be linear or nearest. Received: interpolation={interpolation!r}")
     if coordinates.shape[0] == 1 and values.shape[0] != 1:
         coordinates = ops.broadcast_to(coordinates, (ops.shape(values)[0], *coordinates.shape[1:]))
     moved = backend.grid_sample(values, coordinates)
@@ -99,16 +97,11 @@ def _gather(values: Tensor, flat: Tensor) -> Tensor:
 def _nearest(values: Tensor, coordinates: Tensor) -> Tensor:
     shape = values.shape[1:-1]
     # floor(x + 1/2), as ITK rounds; round-half-even would alternate at voxel faces.
-    index = [
-        ops.cast(ops.clip(ops.floor(coordinates[..., a] + 0.5), 0, n - 1), "int32")
-        for a, n in enumerate(shape)
-    ]
+    index = [ops.cast(ops.clip(ops.floor(coordinates[..., a] + 0.5), 0, n - 1), "int32") for a, n in enumerate(shape)]
     return _gather(values, _flat_index(index, shape))
 
 
-def _cell(
-    coordinates: Tensor, shape: Sequence[int]
-) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+def _cell(coordinates: Tensor, shape: Sequence[int]) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
     """Per axis: lower and upper neighbour, the fraction between them, and 1 where the place is inside."""
     lower, upper, fraction, inside = [], [], [], []
     for axis, n in enumerate(shape):
@@ -131,9 +124,7 @@ def _linear(values: Tensor, coordinates: Tensor) -> Tensor:
         weight = functools.reduce(
             lambda a, b: a * b, [fraction[a] if e else 1 - fraction[a] for a, e in enumerate(ends)]
         )
-        total = total + ops.cast(weight, values.dtype)[..., None] * _gather(
-            values, _flat_index(corner, shape)
-        )
+        total = total + ops.cast(weight, values.dtype)[..., None] * _gather(values, _flat_index(corner, shape))
     return total
 
 
@@ -167,6 +158,26 @@ def _gradient_in_coordinates(values: Tensor, coordinates: Tensor, upstream: Tens
             weight = functools.reduce(lambda a, b: a * b, others, projected)
             parts[axis] = parts[axis] + (weight if end else -weight)
     return ops.stack([p * i for p, i in zip(parts, inside, strict=True)], axis=-1)
+
+
+def sample_with_slopes(values: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear samples and the derivative of the interpolant there: (N, *O, C) and (N, *O, C, d).
+
+    The derivative is that of the cell the place lies in, and 0 along axes on which the place is beyond the border.
+    """
+    shape = values.shape[1:-1]
+    lower, upper, fraction, inside = _cell(coordinates, shape)
+    total: Tensor = 0.0
+    slopes: list[Tensor] = [0.0] * len(shape)
+    for ends in itertools.product((0, 1), repeat=len(shape)):
+        corner = _gather(values, _flat_index([upper[a] if e else lower[a] for a, e in enumerate(ends)], shape))
+        shares = [fraction[a] if e else 1 - fraction[a] for a, e in enumerate(ends)]
+        total = total + functools.reduce(lambda a, b: a * b, shares)[..., None] * corner
+        for axis, end in enumerate(ends):
+            others = [share for a, share in enumerate(shares) if a != axis]
+            part = functools.reduce(lambda a, b: a * b, others)[..., None] * corner
+            slopes[axis] = slopes[axis] + (part if end else -part)
+    return total, ops.stack([s * i[..., None] for s, i in zip(slopes, inside, strict=True)], axis=-1)
 
 
 @functools.cache

@@ -38,16 +38,12 @@ class Grid:
         if ndim not in (2, 3) or min(shape) < 1:
             raise GeometryError(f"a grid has 2 or 3 non-empty axes. Received: shape={shape}")
         if affine.shape != (ndim + 1, ndim + 1):
-            raise GeometryError(
-                f"a {ndim}-D grid needs a {ndim + 1}x{ndim + 1} affine. Received: {affine.shape}"
-            )
+            raise GeometryError(f"a {ndim}-D grid needs a {ndim + 1}x{ndim + 1} affine. Received: {affine.shape}")
         if not np.isfinite(affine).all():
             raise GeometryError("the affine holds NaN or infinite values; repair the image's header")
         spacing = np.linalg.norm(affine[:-1, :-1], axis=0)
         # A singular affine cannot say where a voxel lies; 1e-6 is far below any real obliquity or shear.
-        if (spacing == 0).any() or abs(
-            np.linalg.det(affine[:-1, :-1] / np.where(spacing, spacing, 1))
-        ) < 1e-6:
+        if (spacing == 0).any() or abs(np.linalg.det(affine[:-1, :-1] / np.where(spacing, spacing, 1))) < 1e-6:
             raise GeometryError("the affine is singular (zero or parallel axes); repair the image's header")
         affine.setflags(write=False)
         object.__setattr__(self, "shape", shape)

@@ -67,9 +67,7 @@ class Displacement:
     def __post_init__(self) -> None:
         expected = (*self.grid.shape, self.grid.ndim)
         if self.vectors.shape != expected:
-            raise GeometryError(
-                f"a displacement on this grid has shape {expected}. Received: {self.vectors.shape}"
-            )
+            raise GeometryError(f"a displacement on this grid has shape {expected}. Received: {self.vectors.shape}")
         if not np.isfinite(self.vectors).all():
             raise GeometryError("the displacement field holds NaN or infinite values")
 
@@ -97,9 +95,7 @@ class Displacement:
         # ITK's buffer reaches half a voxel beyond the outer centres; within that margin it clamps.
         inside = ((index >= -0.5) & (index < last + 0.5)).all(axis=-1, keepdims=True)
         where = np.moveaxis(np.clip(index, 0, last), -1, 0)
-        moved = [
-            map_coordinates(self.vectors[..., c], where, order=1, mode="nearest") for c in range(self.ndim)
-        ]
+        moved = [map_coordinates(self.vectors[..., c], where, order=1, mode="nearest") for c in range(self.ndim)]
         return ras + np.where(inside, np.stack(moved, axis=-1), 0)
 
 
@@ -153,8 +149,8 @@ def _inverse_through(field: Displacement, target: Array, tolerance: float, itera
         new_gap = field.map_points(tried) - target[active]
         new_size = np.linalg.norm(new_gap, axis=-1)
         closer = new_size < size[active]
-        # A gap that turns round keeps swinging even where it shrinks a little; one that points the same way is
-        # only slow, and a smaller step would make it slower.
+        # A gap that turns round keeps swinging even where it shrinks a little; one that points the same way
+        # is only slow, and a smaller step would make it slower.
         swings = (new_gap * gap[active]).sum(axis=-1) < -0.5 * size[active] ** 2
         step[active[~closer | swings]] /= 2
         kept = active[closer]

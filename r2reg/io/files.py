@@ -58,9 +58,7 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         os.replace(temporary, final)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"{final}: cannot be written ({reason}); free space or choose another folder"
-        ) from error
+        raise OutputError(f"{final}: cannot be written ({reason}); free space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -145,9 +145,7 @@ def _check_finite(path: Path, array: np.ndarray) -> None:
             return
     count = int((~np.isfinite(array)).sum())
     if count:
-        raise ImageError(
-            f"{path}: {count} voxels are NaN or infinite; replace them, e.g. by numpy.nan_to_num"
-        )
+        raise ImageError(f"{path}: {count} voxels are NaN or infinite; replace them, e.g. by numpy.nan_to_num")
 
 
 def _to_integers(path: Path, array: np.ndarray) -> np.ndarray:
@@ -194,9 +192,7 @@ def _chosen_volume(path: Path, shape: tuple[int, ...], volume: int | None) -> in
     """Index along the fourth axis, or None for an image without one."""
     count = shape[3] if len(shape) == 4 else 1
     if volume is None and count > 1:
-        raise ImageError(
-            f"{path}: has 4 dimensions {shape}; r2reg registers 3-D volumes. Take one with --volume K"
-        )
+        raise ImageError(f"{path}: has 4 dimensions {shape}; r2reg registers 3-D volumes. Take one with --volume K")
     if volume is not None and not 0 <= volume < count:
         raise ImageError(f"{path}: has no volume {volume}; its volumes are 0 to {count - 1}")
     return volume if count > 1 else None
@@ -209,18 +205,17 @@ def _dimension(shape: tuple[int, ...], ndim: int | None) -> int:
 def _load_itk(path: Path, volume: int | None, ndim: int | None) -> Volume:
     sitk = itk.simpleitk()
     try:
-        image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
+        with itk.silence():
+            image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise ImageError(
             f"{path}: cannot be read ({itk.reason(error)}); give NIfTI, .mha, .mhd, .nrrd or a DICOM folder"
         ) from error
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        count = image.GetNumberOfComponentsPerPixel()
-        raise ImageError(
-            f"{path}: holds {count} values per voxel (RGB colours or vectors); convert it to one"
-        )
     if "complex" in image.GetPixelIDTypeAsString():
         raise ImageError(f"{path}: holds complex numbers; save their magnitude")
+    count = image.GetNumberOfComponentsPerPixel()
+    if count > 1:
+        raise ImageError(f"{path}: holds {count} values per voxel (RGB colours or vectors); convert it to one")
     chosen = _chosen_volume(path, image.GetSize(), volume)
     if image.GetDimension() == 4:
         image = image[:, :, :, chosen or 0]
@@ -245,8 +240,7 @@ def _read_dicom(folder: Path) -> Any:
         raise ImageError(f"{folder}: is a folder without DICOM images; give a file or a DICOM folder")
     if len(series) > 1:
         raise ImageError(
-            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}); "
-            "move one to a folder of its own"
+            f"{folder}: holds {len(series)} DICOM series ({', '.join(series)}); move one to a folder of its own"
         )
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
@@ -289,10 +283,10 @@ def _write_itk(path: Path, temporary: Path, image: Any) -> None:
         raise OutputError(f"{path}: an image in two files is not written; end the name in .mha or .nii.gz")
     sitk = itk.simpleitk()
     try:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
-        sitk.ReadImage(str(temporary))  # ITK's writers do not notice a full disk
+        with itk.silence():
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            sitk.ReadImage(str(temporary))  # ITK's writers do not notice a full disk
     except RuntimeError as error:
         raise OutputError(
-            f"{path}: cannot be written ({itk.reason(error)}); "
-            "end the name in .nii.gz, .mha or .nrrd, or free space"
+            f"{path}: cannot be written ({itk.reason(error)}); end the name in .nii.gz, .mha or .nrrd, or free space"
         ) from error

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +15,8 @@ import numpy as np
 from r2reg.errors import TransformError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine, Displacement, Transform
+
+OBJECT_NAME = re.compile(r"^(ITK ERROR: |sitk::ERROR: )?(\w+\(0x[0-9a-f]+\): )?")
 
 
 def simpleitk() -> ModuleType:
@@ -21,15 +27,35 @@ def simpleitk() -> ModuleType:
     return sitk
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep what MetaIO and HDF5 print straight to the process's stderr off it; exceptions pass."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr at all
+        yield
+        return
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def lps_signs(ndim: int) -> Array:
     """(d,) factors between RAS and LPS; they are their own inverse."""
     return np.array([-1.0, -1.0, 1.0])[:ndim]
 
 
 def reason(error: Exception) -> str:
-    """The last line of a SimpleITK exception, which alone says what happened."""
+    """The line of a SimpleITK exception that says what happened: the last, errno's guess left out."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ITK ERROR: ") if lines else type(error).__name__
+    told = [line for line in lines if not line.startswith("Reason:")]
+    return OBJECT_NAME.sub("", told[-1]) if told else type(error).__name__
 
 
 def grid_from_sitk(image: Any) -> Grid:
@@ -112,9 +138,7 @@ def displacement_from_sitk(image: Any) -> Displacement:
     vectors = np.empty((*image.GetSize(), ndim), dtype=np.float32)
     axes = tuple(reversed(range(ndim)))
     for component, sign in enumerate(lps_signs(ndim)):
-        np.multiply(
-            view[..., component].transpose(axes), sign, out=vectors[..., component], casting="same_kind"
-        )
+        np.multiply(view[..., component].transpose(axes), sign, out=vectors[..., component], casting="same_kind")
     return Displacement(grid_from_sitk(image), vectors)
 
 
@@ -145,9 +169,7 @@ def _affine_of_linear(transform: Any) -> Affine:
     zero = np.array(transform.TransformPoint([0.0] * ndim))
     # Differences over 1 m: rounding of the offset does not reach the matrix.
     reach = 1000.0
-    columns = [
-        (np.array(transform.TransformPoint(axis.tolist())) - zero) / reach for axis in np.eye(ndim) * reach
-    ]
+    columns = [(np.array(transform.TransformPoint(axis.tolist())) - zero) / reach for axis in np.eye(ndim) * reach]
     matrix = np.eye(ndim + 1)
     matrix[:-1, :-1] = signs[:, None] * np.stack(columns, axis=1) * signs
     matrix[:-1, -1] = signs * zero

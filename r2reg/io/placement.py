@@ -42,9 +42,7 @@ def orthonormal(path: Path, grid: Grid, way_out: str | None = None) -> Grid:
         raise ImageError(
             f"{path}: the affine has shear (cosine {cosine:.3g} between axes), which ITK cannot hold; {hint}"
         )
-    left, _, right = np.linalg.svd(
-        grid.directions
-    )  # the polar factor, which is also what nibabel writes as qform
+    left, _, right = np.linalg.svd(grid.directions)  # the polar factor, which is also what nibabel writes as qform
     affine = grid.affine.copy()
     affine[:-1, :-1] = (left @ right) * grid.spacing
     return Grid(grid.shape, affine)

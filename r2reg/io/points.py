@@ -70,7 +70,7 @@ def write_points(path: Path | str, points: Points) -> None:
         for row, point in zip(points.rows, points.ras * lps_signs(ndim), strict=True):
             cells = list(row)
             for column, value in zip(columns, point.tolist(), strict=True):
-                cells[column] = repr(value)
+                cells[column] = repr(value + 0.0)  # -0.0 would surprise
             writer.writerow(cells)
 
 
@@ -92,17 +92,14 @@ def _columns(path: Path, header: list[str], ndim: int) -> list[int]:
         if names.count(axis) != 1:
             what = "has no column" if axis not in names else "has more than one column"
             raise TableError(
-                f"{path}: {what} {axis}; {ndim}-D points need {','.join(AXES[:ndim])} (LPS mm), "
-                f"found {','.join(names)}"
+                f"{path}: {what} {axis}; {ndim}-D points need {','.join(AXES[:ndim])} (LPS mm), found {','.join(names)}"
             )
     return [names.index(axis) for axis in AXES[:ndim]]
 
 
 def _coordinates(path: Path, line: int, row: list[str], header: list[str], columns: list[int]) -> list[float]:
     if len(row) != len(header):
-        raise TableError(
-            f"{path}: line {line} has {len(row)} cells, the header {len(header)}; repair the row"
-        )
+        raise TableError(f"{path}: line {line} has {len(row)} cells, the header {len(header)}; repair the row")
     values = []
     for column in columns:
         try:

@@ -141,9 +141,7 @@ def _read(path: Path, rows: bool = True) -> tuple[list[str], list[_Row]]:
             header = [name.strip() for name in next(reader, [])]
             if not any(header):
                 raise TableError(f"{path}: the table is empty; the first line names the columns")
-            body = (
-                [_row(path, header, reader.line_num, cells) for cells in reader if any(cells)] if rows else []
-            )
+            body = [_row(path, header, reader.line_num, cells) for cells in reader if any(cells)] if rows else []
     except FileNotFoundError:
         raise TableError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -161,9 +159,7 @@ def _read(path: Path, rows: bool = True) -> tuple[list[str], list[_Row]]:
 
 def _row(path: Path, header: list[str], line: int, cells: list[str]) -> _Row:
     if len(cells) > len(header):
-        raise TableError(
-            f"{path}: line {line} has {len(cells)} cells for {len(header)} columns; quote the commas"
-        )
+        raise TableError(f"{path}: line {line} has {len(cells)} cells for {len(header)} columns; quote the commas")
     return _Row(line, {name: cell.strip() for name, cell in zip_longest(header, cells, fillvalue="")})
 
 
@@ -186,9 +182,7 @@ def _check_duplicates(path: Path, rows: Iterable[_Row], names: Sequence[str]) ->
     for row in rows:
         key = tuple(str(Path(row.cells.get(name, ""))) for name in names)
         if key in seen:
-            raise TableError(
-                f"{path}: line {row.line} repeats line {seen[key]} ({', '.join(key)}); remove one"
-            )
+            raise TableError(f"{path}: line {row.line} repeats line {seen[key]} ({', '.join(key)}); remove one")
         seen[key] = row.line
 
 
@@ -208,18 +202,14 @@ def _files(path: Path, row: _Row, names: Sequence[str], required: Sequence[str])
     files = {name: path.parent / row.cells[name] for name in names if row.cells.get(name)}
     for name, file in files.items():
         if not file.exists():
-            raise TableError(
-                f"{path}: line {row.line}: {name} {file} does not exist; paths are relative to the table"
-            )
+            raise TableError(f"{path}: line {row.line}: {name} {file} does not exist; paths are relative to the table")
     return files
 
 
 def _split(path: Path, row: _Row) -> str:
     value = row.cells.get("split", "train")
     if value not in SPLITS:
-        raise TableError(
-            f"{path}: line {row.line}: split must be one of {', '.join(SPLITS)}. Received: {value!r}"
-        )
+        raise TableError(f"{path}: line {row.line}: split must be one of {', '.join(SPLITS)}. Received: {value!r}")
     return value
 
 

@@ -86,11 +86,11 @@ def read_transform_list(specs: Sequence[str]) -> list[Transform]:
 
 def _read_itk(path: Path, read: Any) -> Any:
     try:
-        return read(str(path))
+        with itk.silence():
+            return read(str(path))
     except RuntimeError as error:
         raise TransformError(
-            f"{path}: is not a transform that ITK reads, or is truncated ({itk.reason(error)}); "
-            "write it again"
+            f"{path}: is not a transform that ITK reads, or is truncated ({itk.reason(error)}); write it again"
         ) from error
 
 
@@ -129,8 +129,9 @@ def write_affine(path: Path | str, affine: Affine) -> None:
     sitk = itk.simpleitk()
     with atomic_path(path) as temporary:
         try:
-            sitk.WriteTransform(itk.to_sitk_transform([affine], affine.ndim), str(temporary))
-            sitk.ReadTransform(str(temporary))  # ITK's writers do not notice a full disk
+            with itk.silence():
+                sitk.WriteTransform(itk.to_sitk_transform([affine], affine.ndim), str(temporary))
+                sitk.ReadTransform(str(temporary))  # ITK's writers do not notice a full disk
         except RuntimeError as error:
             raise OutputError(
                 f"{path}: cannot be written ({itk.reason(error)}); free space or choose another folder"

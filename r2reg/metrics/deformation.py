@@ -16,13 +16,14 @@ def deformation_metrics(displacement_voxels: np.ndarray, mask: np.ndarray | None
     """Regularity of x -> x + u(x).
 
     Args:
-        displacement_voxels: (X, Y[, Z], d), voxels, components in array-axis order, at least 2 voxels per axis.
+        displacement_voxels: (X, Y[, Z], d), voxels, components in array-axis order, at least 2 voxels per
+            axis.
         mask: (X, Y[, Z]), voxels to judge; default: all, the border with one-sided differences.
     Returns:
         folds: number of voxels whose Jacobian determinant (central differences) is <= 0.
         ndv_percent: non-diffeomorphic volume (3-D) or area (2-D), percent of the mask.
-        digital_folds: number of voxels where any of the ten (2-D: four) finite-difference determinants is <= 0;
-            0 means digitally diffeomorphic.
+        digital_folds: number of voxels where any of the ten (2-D: four) finite-difference determinants is <=
+            0; 0 means digitally diffeomorphic.
         jacobian_min, jacobian_max: of the central-difference determinant.
         sdlogj: standard deviation of its logarithm, the determinant clipped to >= 1e-9.
     Raises:
@@ -71,7 +72,7 @@ def _non_diffeomorphic(field: np.ndarray, inside: np.ndarray | None) -> tuple[fl
 
 
 def inverse_residual(displacement: Displacement, inverse: Displacement) -> dict[str, float]:
-    """|phi_inv(phi(x)) - x| in mm, over the grid points x of phi whose image phi(x) lies inside inverse's grid.
+    """|phi_inv(phi(x)) - x| in mm, over the grid points x of phi that phi carries into inverse's grid.
 
     Args:
         displacement: phi.

@@ -20,7 +20,7 @@ def check_same_shape(fixed: np.ndarray, moved: np.ndarray) -> None:
     """Raise ImageError unless both arrays have one shape."""
     if fixed.shape != moved.shape:
         raise ImageError(
-            f"fixed and moved have shapes {fixed.shape} and {moved.shape}; resample one to the other's grid first"
+            f"fixed and moved have shapes {fixed.shape} and {moved.shape}; resample one to the other's grid"
         )
 
 
@@ -29,8 +29,8 @@ def dice(fixed_labels: np.ndarray, moved_labels: np.ndarray, labels: Iterable[in
 
     Args:
         fixed_labels, moved_labels: (X, Y[, Z]) integers on one grid; 0 is background.
-        labels: those to score; default: all but 0. A label that neither image holds is left out; one that only
-            one image holds scores 0.
+        labels: those to score; default: all but 0. A label that neither image holds is left out; one that
+            only one image holds scores 0.
     Returns:
         {"mean": float or None where there is no label at all, "per_label": {str(label): float}}.
     Raises:

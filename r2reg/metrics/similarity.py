@@ -7,7 +7,8 @@ import numpy as np
 from r2reg.errors import ImageError
 from r2reg.metrics.overlap import check_same_shape
 
-# Windows whose standard deviation is below 0.3 % of the intensity range are noise or background, not structure.
+# Windows whose standard deviation is below 0.3 % of the intensity range are noise or background, not
+# structure.
 VARIANCE_FLOOR = 1e-5
 
 
@@ -28,8 +29,9 @@ def ncc(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None = None) ->
 def lncc(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None = None, radius: int = 2) -> float:
     """Mean of the squared correlation within windows of (2 radius + 1)^d voxels, in [0, 1].
 
-    Windows in which neither image has a variance above 1e-5 hold no structure and are left out; where only one has,
-    the other's variance is taken as 1e-5, so flat against structured scores near 0. Identical images score 1 (0 if flat).
+    Windows in which neither image has a variance above 1e-5 hold no structure and are left out; where only
+    one has, the other's variance is taken as 1e-5, so flat against structured scores near 0. Identical images
+    score 1 (0 if flat).
 
     Args:
         fixed, moved: (X, Y[, Z]), intensities in [0, 1].

@@ -20,18 +20,18 @@ def hd95_mm(
 ) -> dict[str, Any]:
     """95th percentile Hausdorff distance per label.
 
-    The surface of a label is its voxels with a face on another label or on the border of the image. The distance
-    is the larger of the two directed 95th percentiles of the distances from one surface to the nearest voxel of
-    the other.
+    The surface of a label is its voxels with a face on another label or on the border of the image. The
+    distance is the larger of the two directed 95th percentiles of the distances from one surface to the
+    nearest voxel of the other.
 
     Args:
         fixed_labels, moved_labels: (X, Y[, Z]) integers on one grid; 0 is background.
         spacing: (d,) mm along each array axis.
         labels: those to score; default: all but 0.
     Returns:
-        {"mean": mm, "per_label": {str(label): mm}}. A label that only one image holds has no distance: its value
-        is None (null in JSON) and the mean leaves it out; one that neither holds is absent. The mean is None where
-        no label has a distance.
+        {"mean": mm, "per_label": {str(label): mm}}. A label that only one image holds has no distance: its
+            value is None (null in JSON) and the mean leaves it out; one that neither holds is absent. The
+            mean is None where no label has a distance.
     Raises:
         ImageError: different shapes.
     """
@@ -50,9 +50,7 @@ def hd95_mm(
     return {"mean": float(np.mean(known)) if known else None, "per_label": scores}
 
 
-def hausdorff(
-    a: np.ndarray, b: np.ndarray, spacing: Sequence[float] | np.ndarray, percentile: float = 95
-) -> float:
+def hausdorff(a: np.ndarray, b: np.ndarray, spacing: Sequence[float] | np.ndarray, percentile: float = 95) -> float:
     """Larger of the two directed percentiles of the surface distances of two non-empty masks, mm.
 
     Args:
@@ -61,20 +59,30 @@ def hausdorff(
         percentile: 100 gives the Hausdorff distance.
     """
     # One voxel of background around: a label at the image's border has its surface there.
-    padded = [np.pad(mask, 1).astype(np.uint8) for mask in (a, b)]
-    maps = [_surface_distance(mask, spacing) for mask in padded]
-    directed = (maps[1][maps[0] == 0], maps[0][maps[1] == 0])
+    surfaces = [_surface(np.pad(mask, 1)) for mask in (a, b)]
+    maps = [_distance(surface, spacing) for surface in surfaces]
+    directed = (maps[1][surfaces[0]], maps[0][surfaces[1]])
     return float(max(np.percentile(distances, percentile) for distances in directed))
 
 
-def _surface_distance(mask: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Distance in mm of each voxel's centre from the nearest surface voxel's centre; 0 on the surface only."""
+def _surface(mask: np.ndarray) -> np.ndarray:
+    """Voxels of a mask, empty at the array's border, that have a face on the background."""
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        # The roll wraps around only at the border, which is empty.
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    return mask & ~inner
+
+
+def _distance(surface: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Distance in mm of each voxel's centre from the nearest surface voxel's centre."""
     import SimpleITK as sitk
 
-    image = sitk.GetImageFromArray(mask)
+    image = sitk.GetImageFromArray(surface.astype(np.uint8))
     image.SetSpacing([float(s) for s in reversed(tuple(spacing))])
     distance = sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)
-    return np.abs(sitk.GetArrayFromImage(distance))
+    # A surface voxel between others of the surface alone would count as inside: its distance is 0, too.
+    return np.maximum(sitk.GetArrayFromImage(distance), 0)
 
 
 def _boxes(labels: np.ndarray) -> dict[int, Box]:

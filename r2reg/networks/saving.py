@@ -84,9 +84,7 @@ def load_model(folder: Path | str) -> SavedModel:
             f"{folder / CONFIG_FILE}: is not a model's settings ({error}); train the model again"
         ) from None
     if version != SCHEMA_VERSION:
-        raise ModelError(
-            f"{folder / CONFIG_FILE}: has schema_version {version}, this r2reg reads {SCHEMA_VERSION}"
-        )
+        raise ModelError(f"{folder / CONFIG_FILE}: has schema_version {version}, this r2reg reads {SCHEMA_VERSION}")
     try:
         return SavedModel(folder, NetworkConfig.from_dict(network), content)
     except (ConfigError, TypeError, AttributeError) as error:

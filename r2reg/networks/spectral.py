@@ -18,9 +18,7 @@ FREQUENCIES = 16  # per axis; bounds a 3-wide kernel's norm to 1.06 in 3-D, see 
 SQUARINGS = 7  # the trace norm of a 3x3 Gram matrix to the power 2^7 exceeds its largest eigenvalue by 0.9 %
 
 
-def frequency_grid(
-    shape: tuple[int, ...], frequencies: int = FREQUENCIES
-) -> tuple[np.ndarray, np.ndarray, float]:
+def frequency_grid(shape: tuple[int, ...], frequencies: int = FREQUENCIES) -> tuple[np.ndarray, np.ndarray, float]:
     """Where to evaluate a kernel's Fourier transform so that its maximum is bounded in between as well.
 
     A trigonometric polynomial of degree n is at most 1 / cos(pi n / M) times its maximum over M equispaced points

@@ -37,17 +37,21 @@ class Level:
 
     fixed: Working
     moving: Working
-    spacing: float
     samples: Array = field(init=False)  # (n, d) indices of fixed, for `score`
+
+    @property
+    def spacing(self) -> float:
+        """Finest of fixed's spacings, mm: the measure of a step. Small images are not averaged at all."""
+        return float(self.fixed.grid.spacing.min())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", _sample_indices(self.fixed))
 
 
 def _sample_indices(fixed: Working) -> Array:
-    """About SCORE_SAMPLES voxels of fixed (of its mask), evenly strided in memory order."""
+    """SCORE_SAMPLES voxels of fixed (of its mask), or all where there are fewer."""
     flat = np.arange(fixed.array.size) if fixed.mask is None else np.flatnonzero(fixed.mask)
-    # An odd prime-like stride would alias with rows too; a fixed seed spreads the samples and repeats.
+    # A stride would alias with the rows; a fixed seed repeats.
     if flat.size > SCORE_SAMPLES:
         flat = np.sort(np.random.default_rng(0).choice(flat, SCORE_SAMPLES, replace=False))
     return np.stack(np.unravel_index(flat, fixed.array.shape), axis=-1).astype(np.float64)
@@ -58,14 +62,12 @@ def make_levels(fixed: Working, moving: Working) -> list[Level]:
     extent = max(float((np.array(w.grid.shape) * w.grid.spacing).max()) for w in (fixed, moving))
     finest = max(extent / FINEST_VOXELS, float(min(fixed.grid.spacing.min(), moving.grid.spacing.min())))
     fixed, moving = block_mean(fixed, finest), block_mean(moving, finest)
-    return [
-        Level(_smooth(block_mean(fixed, k * finest), k * finest), _smooth(block_mean(moving, k * finest), k * finest), k * finest)
-        for k in LEVELS
-    ]
+    targets = [k * finest for k in LEVELS]
+    return [Level(_smooth(block_mean(fixed, t), t), _smooth(block_mean(moving, t), t)) for t in targets]
 
 
 def block_mean(image: Working, spacing: float) -> Working:
-    """Average blocks of whole voxels so that no axis gets coarser than `spacing` (mm) or shorter than 8 voxels.
+    """Average blocks of whole voxels; no axis gets coarser than `spacing` (mm) or shorter than 8 voxels.
 
     An incomplete block at the far border is dropped.
     """
@@ -105,8 +107,8 @@ def _smooth(image: Working, spacing: float) -> Working:
 def score(level: Level, matrix: Array) -> float:
     """Normalised mutual information of fixed with moving carried by `matrix`, from 1 (unrelated) to 2.
 
-    What lies outside moving's view or mask counts as intensity 0, so a start that slides the images apart until a
-    sliver overlaps does not win.
+    What lies outside moving's view or mask counts as intensity 0, so a start that slides the images apart
+    until a sliver overlaps does not win.
 
     Args:
         level: the pair.
@@ -124,7 +126,7 @@ def score(level: Level, matrix: Array) -> float:
 
 
 def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
-    """Normalised mutual information (H(a) + H(b)) / H(a, b) of samples in [0, 1], 16 bins; 1 where one is constant."""
+    """(H(a) + H(b)) / H(a, b) of samples in [0, 1], 16 bins; 1 where one is constant."""
     bins = [np.minimum((x * SCORE_BINS).astype(np.int64), SCORE_BINS - 1) for x in (a, b)]
     joint = np.bincount(bins[0] * SCORE_BINS + bins[1], minlength=SCORE_BINS**2).reshape(SCORE_BINS, SCORE_BINS)
     both = _entropy(joint.ravel())

@@ -17,7 +17,7 @@ Frame = tuple[Array, Array]  # centre (d,) and covariance (d, d), RAS mm
 
 def views_overlap(fixed: Grid, moving: Grid, matrix: Array) -> bool:
     """Whether any part of fixed's view, carried by `matrix` (RAS, fixed -> moving), lies in moving's view."""
-    return _reaches(fixed, moving, matrix) or _reaches(moving, fixed, np.linalg.inv(matrix))
+    return _reaches(fixed, moving, matrix) or _reaches(moving, fixed, np.linalg.inv(matrix).astype(np.float64))
 
 
 def _reaches(source: Grid, target: Grid, matrix: Array) -> bool:
@@ -82,7 +82,7 @@ def moment_rotations(fixed: Array, moving: Array) -> list[Array]:
 
 
 def best_moments(level: Level, fixed: Frame, moving: Frame) -> Array:
-    """The rotation of the principal axes, among those with free signs, under which the images are most alike."""
+    """The map of principal axes onto each other under which the images are most alike (signs are free)."""
     matrices = [about(r, fixed[0], moving[0]) for r in moment_rotations(fixed[1], moving[1])]
     return max(matrices, key=lambda m: score(level, m))
 
@@ -105,9 +105,24 @@ def _turn(ndim: int, i: int, j: int, degrees: float) -> Array:
 def ranked_starts(level: Level, fixed: Frame, moving: Frame) -> list[Array]:
     """Starts for the optimiser, best score first.
 
-    The headers as they are; the grids' centres; the centres of mass with turns of 30 degrees; the principal axes.
+    The headers as they are; the grids' centres; the centres of mass with turns of 30 degrees; the principal
+    axes.
     """
     ndim = level.fixed.grid.ndim
-    starts = [np.eye(ndim + 1), about(np.eye(ndim), level.fixed.grid.center_ras, level.moving.grid.center_ras)]
+    starts = [
+        np.eye(ndim + 1),
+        about(np.eye(ndim), level.fixed.grid.center_ras, level.moving.grid.center_ras),
+    ]
     starts += [about(r, fixed[0], moving[0]) for r in turns(ndim) + moment_rotations(fixed[1], moving[1])]
-    return sorted(starts, key=lambda m: -score(level, m))
+    ranked = sorted(starts, key=lambda m: -score(level, m))
+    # Headers, centres of the grids and centres of mass often agree; one search is enough for all of them.
+    return [
+        m for n, m in enumerate(ranked) if all(corner_gap(level.fixed.grid, m, k) > level.spacing for k in ranked[:n])
+    ]
+
+
+def corner_gap(grid: Grid, a: Array, b: Array) -> float:
+    """Largest distance in mm between where two maps carry a corner of the grid."""
+    corners = grid.index_to_ras(grid.corners())
+    gap = corners @ (a - b)[:-1, :-1].T + (a - b)[:-1, -1]
+    return float(np.linalg.norm(gap, axis=-1).max())

@@ -20,9 +20,9 @@ def normalise(
     """Scale to [0, 1], linear between two bounds and clipped outside.
 
     With `clip` the bounds are given (CT: they cut off padding such as -2048). Without, the lower is the 0.5th
-    percentile of all voxels, and the upper the 99.5th percentile of the voxels above the lower one: a background of one
-    value, however large (skull-stripped brains: 60 to 80 % zeros), moves neither. Where the percentiles leave no range
-    (nearly all voxels alike) the bounds are minimum and maximum.
+    percentile of all voxels, and the upper the 99.5th percentile of the voxels above the lower one: a
+    background of one value, however large (skull-stripped brains: 60 to 80 % zeros), moves neither. Where the
+    percentiles leave no range (nearly all voxels alike) the bounds are minimum and maximum.
 
     Args:
         array: (X, Y[, Z]), any real dtype.
@@ -32,8 +32,11 @@ def normalise(
     Returns:
         (X, Y[, Z]) float32.
     Raises:
-        ImageError: NaN or infinite voxels, a constant image, a clip range without content, an unfit or empty mask.
+        ImageError: NaN or infinite voxels, a constant image, a clip range without content, an unfit or empty
+            mask.
     """
+    if array.dtype == bool:
+        array = array.astype(np.uint8)  # percentiles subtract
     if not np.isfinite(array).all():
         raise ImageError(f"{name}: holds NaN or infinite voxels; replace them first")
     values = array.ravel() if mask is None else _masked(array, mask, name)
@@ -72,7 +75,7 @@ def _clip_bounds(values: np.ndarray, clip: tuple[float, float], name: str) -> tu
         raise ImageError(f"{name}: every voxel is {minimum:g}; a constant image cannot be registered")
     if maximum <= low or minimum >= high:
         raise ImageError(
-            f"{name}: no intensity lies between {low:g} and {high:g} (they reach from {minimum:g} to {maximum:g}); "
-            "give another --clip"
+            f"{name}: no intensity lies between {low:g} and {high:g}, they reach from {minimum:g} to "
+            f"{maximum:g}; give another --clip"
         )
     return low, high

@@ -18,8 +18,8 @@ class Board:
     """Writes scalars and grey pictures into a new event file of a folder; a context manager.
 
     Args:
-        folder: made if missing. first_step: where this run begins; TensorBoard hides what an earlier,
-            interrupted run wrote from there on.
+        folder: made if missing. first_step: steps done before; TensorBoard hides what an
+            earlier, interrupted run wrote after them.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -31,7 +31,8 @@ class Board:
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         self._writer = RecordWriter((folder / name).open("wb"))
         self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        # Events of the step from which a run goes on are good; purge those after it.
+        self._write(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def __enter__(self) -> Board:
         return self

@@ -86,9 +86,7 @@ def load_checkpoint(path: Path, trainer: keras.Model, identity: dict[str, Any]) 
             arrays = [file[name] for name in sorted(file.files) if name != "meta"]
         found, state = meta["identity"], State(**meta["state"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(
-            f"{path}: is not a whole checkpoint ({error}); start again with --overwrite"
-        ) from None
+        raise TrainingError(f"{path}: is not a whole checkpoint ({error}); start again with --overwrite") from None
     different = sorted(k for k in identity.keys() | found.keys() if identity.get(k) != found.get(k))
     if different:
         raise TrainingError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from r2reg.config import EPOCH_STEPS, TrainConfig
-from r2reg.errors import ConfigError, TableError
+from r2reg.errors import ConfigError, OutputError, TableError, TrainingError
 from r2reg.geometry.grid import Grid
 from r2reg.io.tables import Pair, Subject, is_pairs, read_cohort, read_pairs
 from r2reg.training.grids import training_grid
@@ -43,30 +43,47 @@ class Dataset:
         return -(-len(self.training) // batch_size) if self.given else EPOCH_STEPS
 
 
-def make_dataset(table: Path, config: TrainConfig, cache_folder: Path) -> tuple[Dataset, TrainConfig]:
-    """Read a cohort or pairs table and prepare its images.
+def read_table(table: Path, config: TrainConfig) -> list[Subject] | list[Pair]:
+    """The rows of a cohort, or of given pairs, with the columns that the settings need.
+
+    Raises:
+        TableError: see `r2reg.io.tables`.
+    """
+    if not is_pairs(table):
+        images = ["labels"] if config.synthesis == "labels" else ["image"]
+        labels = ["labels"] if config.uses_labels else []
+        return read_cohort(table, required=tuple(dict.fromkeys(images + labels)))
+    rows = read_pairs(table)
+    if not any(row.split == "train" for row in rows):
+        raise TableError(f"{table}: no training row; set split to train in some")
+    needs_labels = config.uses_labels or config.synthesis == "labels"
+    for row in rows:
+        if needs_labels and not (row.moving_labels and row.fixed_labels):
+            raise TableError(f"{table}: line {row.line} needs moving_labels and fixed_labels for these settings")
+    return rows
+
+
+def make_dataset(
+    rows: list[Subject] | list[Pair], config: TrainConfig, cache_folder: Path
+) -> tuple[Dataset, TrainConfig]:
+    """Prepare the images of a table.
 
     Returns:
         The dataset, and the configuration with the network's dimension set to the images'.
     Raises:
         TableError, ImageError, TrainingError, ConfigError: with the file that is wrong.
     """
-    cache_folder.mkdir(parents=True, exist_ok=True)
-    if is_pairs(table):
-        return _from_pairs(table, read_pairs(table), config, cache_folder)
-    return _from_cohort(table, _cohort_rows(table, config), config, cache_folder)
+    try:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{cache_folder}: cannot be made ({error.strerror}); choose another folder") from None
+    cohort = [row for row in rows if isinstance(row, Subject) and row.split != "test"]
+    if cohort:
+        return _from_cohort(cohort, config, cache_folder)
+    return _from_pairs([row for row in rows if isinstance(row, Pair) and row.split != "test"], config, cache_folder)
 
 
-def _cohort_rows(table: Path, config: TrainConfig) -> list[Subject]:
-    images = ["labels"] if config.synthesis == "labels" else ["image"]
-    labels = ["labels"] if config.uses_labels else []
-    return read_cohort(table, required=tuple(dict.fromkeys(images + labels)))
-
-
-def _from_cohort(
-    table: Path, rows: list[Subject], config: TrainConfig, folder: Path
-) -> tuple[Dataset, TrainConfig]:
-    used = [row for row in rows if row.split != "test"]
+def _from_cohort(used: list[Subject], config: TrainConfig, folder: Path) -> tuple[Dataset, TrainConfig]:
     sources = [Source(_name(row), row.image, row.labels, row.mask) for row in used]
     reference = next(s for s, row in zip(sources, used, strict=True) if row.split == "train")
     loaded = load(reference, config)
@@ -79,20 +96,13 @@ def _from_cohort(
     groups = [row.group for row in used]
     training = _ordered_pairs(train, train, groups)
     if not training:
-        raise TableError(f"{table}: no two training rows share a group; a pair is drawn within one group")
+        raise TrainingError("no two training rows of the table share a group; a pair is drawn within one group")
     validation = _validation_pairs(train, held_out, groups)
-    return _dataset(
-        items, training, validation or training, grid, config, given=False, held_out=bool(validation)
-    )
+    return _dataset(items, training, validation or training, grid, config, given=False, held_out=bool(validation))
 
 
-def _from_pairs(
-    table: Path, rows: list[Pair], config: TrainConfig, folder: Path
-) -> tuple[Dataset, TrainConfig]:
-    used = [row for row in rows if row.split != "test"]
-    sides = [_sides(table, row, config) for row in used]
-    if not any(row.split == "train" for row in used):
-        raise TableError(f"{table}: no training row; set split to train in some")
+def _from_pairs(used: list[Pair], config: TrainConfig, folder: Path) -> tuple[Dataset, TrainConfig]:
+    sides = [_sides(row) for row in used]
     first = load(sides[0][1], config)
     config = fit_dimension(config, first.image.grid.ndim)
     cache = Cache(folder, config)
@@ -105,20 +115,15 @@ def _from_pairs(
     pairs = [(2 * i, 2 * i + 1) for i in range(len(used))]
     training = [p for p, row in zip(pairs, used, strict=True) if row.split == "train"]
     validation = [p for p, row in zip(pairs, used, strict=True) if row.split == "val"]
-    return _dataset(
-        items, training, validation or training, grid, config, given=True, held_out=bool(validation)
-    )
+    return _dataset(items, training, validation or training, grid, config, given=True, held_out=bool(validation))
 
 
 def _name(row: Subject) -> str:
     return str(row.image or row.labels)
 
 
-def _sides(table: Path, row: Pair, config: TrainConfig) -> tuple[Source, Source]:
-    """Moving and fixed of a row; with synthesis both label maps are needed, and so they are by a Dice
-    loss."""
-    if (config.uses_labels or config.synthesis == "labels") and not (row.moving_labels and row.fixed_labels):
-        raise TableError(f"{table}: line {row.line} needs moving_labels and fixed_labels for these settings")
+def _sides(row: Pair) -> tuple[Source, Source]:
+    """Moving and fixed of a row."""
     return (
         Source(str(row.moving), row.moving, row.moving_labels, row.moving_mask),
         Source(str(row.fixed), row.fixed, row.fixed_labels, row.fixed_mask),
@@ -153,15 +158,11 @@ def _grid(loaded: Loaded, config: TrainConfig) -> Grid:
     )
 
 
-def _ordered_pairs(
-    moving: Sequence[int], fixed: Sequence[int], groups: Sequence[str]
-) -> list[tuple[int, int]]:
+def _ordered_pairs(moving: Sequence[int], fixed: Sequence[int], groups: Sequence[str]) -> list[tuple[int, int]]:
     return [(m, f) for m in moving for f in fixed if m != f and groups[m] == groups[f]]
 
 
-def _validation_pairs(
-    train: Sequence[int], held_out: Sequence[int], groups: Sequence[str]
-) -> list[tuple[int, int]]:
+def _validation_pairs(train: Sequence[int], held_out: Sequence[int], groups: Sequence[str]) -> list[tuple[int, int]]:
     """All ordered pairs of held-out images; an image alone in its group is paired with the training
     images."""
     pairs = _ordered_pairs(held_out, held_out, groups)
@@ -184,9 +185,7 @@ def _dataset(
     if not held_out:
         log.warning("no validation image is held out: the training pairs are validated on")
     # Spread over the list, so that few pairs still show many images.
-    chosen = (
-        np.linspace(0, len(validation) - 1, min(config.validation_pairs, len(validation))).round().astype(int)
-    )
+    chosen = np.linspace(0, len(validation) - 1, min(config.validation_pairs, len(validation))).round().astype(int)
     dataset = Dataset(
         items=tuple(items),
         training=tuple(training),

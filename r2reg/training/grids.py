@@ -43,11 +43,7 @@ def training_grid(
         raise ConfigError(f"shape needs {full.ndim} numbers for these images. Received: shape={tuple(shape)}")
     low, high = _box(reference, foreground, full)
     if shape is None:
-        wanted = (
-            np.minimum(high - low + 2 * MARGIN_MM / full.spacing, full.shape)
-            if crop
-            else np.array(full.shape)
-        )
+        wanted = np.minimum(high - low + 2 * MARGIN_MM / full.spacing, full.shape) if crop else np.array(full.shape)
         shape = (np.ceil(wanted / multiple - 1e-6) * multiple).astype(int).tolist()
     count = np.array(shape)
     start = np.round((low + high) / 2 - (count - 1) / 2)

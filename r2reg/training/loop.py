@@ -6,22 +6,20 @@ import hashlib
 import json
 import logging
 import math
-import os
-import platform
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2reg import __version__
 from r2reg.config import TrainConfig
-from r2reg.errors import ConfigError, OutputError, TrainingError
+from r2reg.errors import TrainingError
+from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.board import Board
 from r2reg.training.card import write_card, write_history
 from r2reg.training.checkpoint import CHECKPOINT, State, identity, load_checkpoint, save_checkpoint
-from r2reg.training.dataset import Dataset, make_dataset
+from r2reg.training.dataset import Dataset, make_dataset, read_table
+from r2reg.training.folder import BOARD, CACHE, CARD, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
 from r2reg.training.progress import Stop, show_progress
 from r2reg.training.validation import validate
 
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
-CONFIG, WEIGHTS, HISTORY, CARD = "config.json", "model.weights.h5", "history.csv", "README.md"
-BOARD, CACHE = "tensorboard", "cache"
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,9 @@ def train(
 ) -> TrainResult:
     """Train on a cohort or on given pairs.
 
-    The run folder gets config.json and model.weights.h5 (best on validation), last.ckpt, history.csv, tensorboard/,
-    README.md, and cache/ with the prepared images. SIGINT and SIGTERM end the current step, save last.ckpt and raise.
+    The run folder gets config.json and model.weights.h5 (best on validation), last.ckpt, history.csv,
+    tensorboard/, README.md, and cache/ with the prepared images. SIGINT and SIGTERM end the current step,
+    save last.ckpt and raise.
 
     Args:
         table: a cohort or pairs CSV (see `r2reg.io.tables`).
@@ -62,61 +59,17 @@ def train(
         KeyboardInterrupt: stopped by a signal, after saving.
     """
     table, run = Path(table), Path(run)
+    rows = read_table(table, config)
     open_run(run, resume=resume, overwrite=overwrite)
-    set_up_backend(config)
-    dataset, config = make_dataset(table, config, run / CACHE)
-    return Run(run, config, dataset).go()
-
-
-def open_run(run: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder; refuse or clear what an earlier run left in it.
-
-    Raises:
-        OutputError: an earlier run is there and neither resume nor overwrite is set, or the folder is read-only.
-    """
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other")
-    left = [name for name in (CONFIG, WEIGHTS, CHECKPOINT) if (run / name).exists()]
-    if left and not (resume or overwrite):
-        raise OutputError(f"{run}: holds a run already ({left[0]}); give --resume, --overwrite or another folder")
-    if resume and left and CHECKPOINT not in left:
-        raise OutputError(f"{run}: has no {CHECKPOINT} to go on from; give --overwrite to start again")
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        if overwrite:
-            for name in (CONFIG, WEIGHTS, CHECKPOINT, HISTORY, CARD):
-                (run / name).unlink(missing_ok=True)
-            shutil.rmtree(run / BOARD, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{run}: cannot be used as a run folder ({error.strerror}); choose another") from None
-    if not os.access(run, os.W_OK):
-        raise OutputError(f"{run}: is read-only; choose another folder")
-
-
-def set_up_backend(config: TrainConfig) -> None:
-    """Device, threads, determinism and seed, before the first tensor is made.
-
-    Raises:
-        ConfigError: a GPU is asked for and the backend sees none.
-    """
-    if config.device == "cpu":
-        # Read by CUDA and by JAX when they start, so it works before the first tensor only.
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    import keras
-
-    from r2reg.flow import backend
-
-    if config.device == "gpu" and not backend.devices()["gpu"]:
-        raise ConfigError("--device gpu: the backend sees no GPU; install r2reg[gpu] or use --device cpu")
-    if config.threads:
-        try:
-            backend.set_threads(config.threads)
-        except RuntimeError:
-            log.warning("the backend has started already; --threads %d has no effect", config.threads)
-    if config.deterministic:
-        backend.set_deterministic()
-    keras.utils.set_random_seed(config.seed)
+        dataset, config = make_dataset(rows, config, run / CACHE)
+        start_backend(config.device, config.threads, config.deterministic, config.seed)
+    except BaseException:
+        remove_if_empty(run / CACHE, run)
+        raise
+    if overwrite:
+        clear_run(run)
+    return Run(run, config, dataset).go()
 
 
 class Run:
@@ -144,6 +97,13 @@ class Run:
 
     def go(self) -> TrainResult:
         """Train from where the run stands to its last step."""
+        if self.state.step < self.total:
+            self.train()
+        best = next((row for row in self.state.history if row["step"] == self.state.best_step), {})
+        return TrainResult(self.folder, self.state.step, self.state.best_step, best)
+
+    def train(self) -> None:
+        """The loop: step, validate every so often, stop and save where a signal asks for it."""
         first, total = self.state.step, self.total
         every = self.config.validate_every or self.dataset.epoch_steps(self.config.batch_size)
         prefetch = Prefetch(self.batches, first, total, self.config.workers)
@@ -162,18 +122,17 @@ class Run:
                     self.validate(board, data.take_waited())
                     start = time.monotonic()
                 if stop.requested and self.state.step < total:
+                    self.state.seconds += time.monotonic() - start
                     self.save()
                     raise KeyboardInterrupt
-        best = next((row for row in self.state.history if row["step"] == self.state.best_step), {})
-        return TrainResult(self.folder, self.state.step, self.state.best_step, best)
 
     def step(self, batch: dict[str, Any]) -> float:
         """One optimisation step; returns its loss."""
         values = {k: float(v) for k, v in self.trainer.train_on_batch(batch, return_dict=True).items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(
-                f"{self.folder}: the loss became {values['loss']} at step {self.state.step + 1}; the last good state "
-                "is kept, start again with a lower --learning-rate or with --clipnorm 1"
+                f"{self.folder}: the loss became {values['loss']} at step {self.state.step + 1}; "
+                "the last good state is kept, start again with a lower --learning-rate or with --clipnorm 1"
             )
         self.state.count(values)
         return values["loss"]
@@ -198,7 +157,10 @@ class Run:
         board.scalars(state.step, {name: value for name, value in row.items() if name not in ("step", "epoch")})
         board.picture(state.step, "fixed_moved_moving", result.picture)
         log.info(
-            "step %d  loss %.5f  validation %s", state.step, means.get("loss", math.nan), summary(result.values)
+            "step %d  loss %.5f  validation %s",
+            state.step,
+            means.get("loss", math.nan),
+            summary(result.values),
         )
         loss = result.values["loss"]
         if math.isfinite(loss) and (state.best_loss is None or loss < state.best_loss):
@@ -232,12 +194,19 @@ class Run:
                 "labels": self.dataset.label_ids,
             },
             "best": {"step": self.state.step, **values},
-            "versions": versions(),
+            "versions": self.versions(),
         }
         save_model(self.folder, self.network, self.config.model, details)
         digest = sha256(self.folder / WEIGHTS)
         best = {"step": self.state.step, **values}
-        write_card(self.folder / CARD, self.config, self.dataset, best, digest, versions())
+        write_card(self.folder / CARD, self.config, self.dataset, best, digest, self.versions())
+
+    @staticmethod
+    def versions() -> dict[str, str]:
+        """Of the packages, and the backend that trained."""
+        import keras
+
+        return versions() | {"backend": keras.backend.backend()}
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -250,17 +219,3 @@ def fingerprint(dataset: Dataset) -> str:
 def summary(values: dict[str, float]) -> str:
     """The values in one line."""
     return "  ".join(f"{name} {value:.5g}" for name, value in values.items())
-
-
-def versions() -> dict[str, str]:
-    """Of what the weights depend on."""
-    import keras
-    import numpy
-
-    return {
-        "r2reg": __version__,
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "numpy": numpy.__version__,
-    }

@@ -25,7 +25,9 @@ from r2reg.training.synthesis import draw, paint, strip_skull
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 1  # part of every cache key: raise it when the preparation changes
-ALIGN_SEED = 0  # of the images painted for the affine alignment of label maps
+# Of the affine alignment and of the images painted for it: not the training's, so that its seeds share a
+# cache.
+ALIGN_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,7 @@ def load(source: Source, config: TrainConfig) -> Loaded:
     if source.image is None:
         raise TrainingError(f"{source.name}: has no image; fill the image column or use --synthesis labels")
     image = read_image(source.image)
-    return Loaded(
-        replace(image, array=normalise(image.array, config.clip, name=str(source.image))), labels, mask
-    )
+    return Loaded(replace(image, array=normalise(image.array, config.clip, name=str(source.image))), labels, mask)
 
 
 def foreground(loaded: Loaded, config: TrainConfig) -> np.ndarray:
@@ -108,7 +108,7 @@ def align(reference: Loaded, moving: Loaded, config: TrainConfig) -> Affine:
         recipe = draw(np.random.default_rng(ALIGN_SEED), ids)
         fixed = replace(fixed, array=paint(fixed.array, recipe))
         other = replace(other, array=paint(other.array, recipe))
-    return initial_affine(fixed, other, "affine", seed=config.seed, threads=config.threads or None)
+    return initial_affine(fixed, other, "affine", seed=ALIGN_SEED, threads=config.threads or None)
 
 
 class Cache:
@@ -121,7 +121,6 @@ class Cache:
             "align": config.align,
             "synthesis": config.synthesis,
             "clip": config.clip,
-            "seed": config.seed,
         }
         self._hashes: dict[Path, str] = {}
 

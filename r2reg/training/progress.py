@@ -62,9 +62,7 @@ class _Lines:
             return
         per_step = (time.monotonic() - self.start) / (step - self.first)
         left = per_step * (self.total - step)
-        log.info(
-            "step %d/%d  loss %.5f  %.2f s a step  %s left", step, self.total, loss, per_step, clock(left)
-        )
+        log.info("step %d/%d  loss %.5f  %.2f s a step  %s left", step, self.total, loss, per_step, clock(left))
 
 
 class _Bar:

@@ -129,8 +129,4 @@ def compact(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """Per voxel 1 + the place of its id in the rising list `ids`, or 0: (X, Y[, Z]) int32."""
     known = np.asarray(ids, labels.dtype)
     place = np.minimum(np.searchsorted(known, labels), max(len(known) - 1, 0))
-    return (
-        np.where(known[place] == labels, place + 1, 0).astype(np.int32)
-        if len(known)
-        else np.zeros_like(place)
-    )
+    return np.where(known[place] == labels, place + 1, 0).astype(np.int32) if len(known) else np.zeros_like(place)

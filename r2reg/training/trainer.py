@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 Tensor = Any
 
 
-def loss_parts(
-    batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int
-) -> dict:
+def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int) -> dict:
     """The parts of the objective, unweighted scalars, lower is better.
 
     Args:
@@ -86,7 +84,9 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             return self.network([batch["moving"], batch["fixed"]])
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
-            parts = loss_parts(x, y_pred, config, classes)
+            # PyTorch's trainer hands the batch on as it came, in NumPy arrays.
+            batch = {name: keras.ops.convert_to_tensor(value) for name, value in x.items()}
+            parts = loss_parts(batch, y_pred, config, classes)
             for tracker in self.trackers:
                 tracker.update_state(parts[tracker.name])
             return total_loss(parts, config)

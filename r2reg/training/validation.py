@@ -44,9 +44,7 @@ def validate(trainer: keras.Model, batches: Batches, config: TrainConfig) -> Val
     return Validation(values, picture if picture is not None else np.zeros((1, 1), np.float32))
 
 
-def _scores(
-    batch: Batch, outputs: dict[str, np.ndarray], config: TrainConfig, classes: int
-) -> dict[str, float]:
+def _scores(batch: Batch, outputs: dict[str, np.ndarray], config: TrainConfig, classes: int) -> dict[str, float]:
     from keras import ops
 
     from r2reg.flow.jacobian import jacobian_determinant

@@ -19,9 +19,7 @@ def test_linear_map():
     inverse, residual = invert(ops.convert_to_tensor((here @ matrix.T).astype("float32")))
     expected = here @ (np.linalg.inv(np.eye(2) + matrix) - np.eye(2)).T
     middle = (slice(None), slice(7, 14), slice(7, 14))
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(inverse)[middle], expected[middle], atol=5e-3
-    )  # tolerance 1e-3
+    np.testing.assert_allclose(ops.convert_to_numpy(inverse)[middle], expected[middle], atol=5e-3)  # tolerance 1e-3
     assert ops.convert_to_numpy(residual)[middle].max() < 1e-3
 
 
@@ -44,6 +42,6 @@ def test_a_folded_map_is_not_undone():
     field[0, 6:10, 6:10, 0] = np.linspace(4, -4, 4)[:, None]
     forward = ops.convert_to_tensor(field)
     inverse, residual = invert(forward)
-    _, shorter = invert(forward, iterations=5)
+    _, shorter = invert(forward, iterations=1)
     assert ops.convert_to_numpy(residual).mean() <= ops.convert_to_numpy(shorter).mean()
     assert np.abs(ops.convert_to_numpy(compose(inverse, forward))).max() > 1

@@ -60,9 +60,7 @@ def test_pair_losses(loss, expected, shape):
 
 
 @pytest.mark.parametrize("shape", [(9, 10), (7, 8, 6)])
-@pytest.mark.parametrize(
-    ("loss", "expected"), [(folding, reference_folding), (diffusion, reference_diffusion)]
-)
+@pytest.mark.parametrize(("loss", "expected"), [(folding, reference_folding), (diffusion, reference_diffusion)])
 def test_field_losses(loss, expected, shape):
     rng = np.random.default_rng(1)
     check(loss, expected, rng.normal(size=(2, *shape, len(shape))), rng)

@@ -74,9 +74,7 @@ def test_published_filters():
     conv = lambda a, b: 27 * a * b + b  # noqa: E731
     encoder = conv(2, 16) + conv(16, 32) + 2 * conv(32, 32)
     up = 4 * 0 + conv(32, 8) * 3 + conv(16, 8) + conv(32, 8) * 0
-    decoder = (
-        conv(32, 32) + 2 * conv(8 + 32, 32) + conv(8 + 16, 32) + conv(32, 16) + conv(8 + 2, 16) + conv(16, 3)
-    )
+    decoder = conv(32, 32) + 2 * conv(8 + 32, 32) + conv(8 + 16, 32) + conv(32, 16) + conv(8 + 2, 16) + conv(16, 3)
     assert model.count_params() == encoder + up + decoder + 27 * 9 + 7 * (27 * 9 + 9)
 
 
@@ -122,7 +120,7 @@ def test_one_fit_step_and_half_precision_policy():
 
 def test_bad_model_folders(tmp_path):
     config = small_config(ndim=2)
-    with pytest.raises(ModelError, match="config.json"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         load_model(tmp_path)
     save_model(tmp_path, build_network(config, (8, 8)), config, {})
     with pytest.raises(ModelError, match="2-D"):

@@ -1,0 +1,118 @@
+"""`r2reg register`: a pair of images -> a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from r2reg.cli.common import command_options, json_option, overwrite_option
+
+INPUT = click.Path(path_type=Path)
+REFINE = ("fast", "default", "best", "none")
+
+
+class RefineType(click.ParamType):
+    """A preset's name or a number of steps."""
+
+    name = "PRESET|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        if value in REFINE:
+            return str(value)
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of steps nor one of {', '.join(REFINE)}", param, ctx)
+
+
+@click.command(epilog="Example: r2reg register moving.nii.gz fixed.nii.gz -o out/ --refine fast")
+@click.argument("moving", type=INPUT)
+@click.argument("fixed", type=INPUT)
+@click.option("-o", "--output", required=True, type=INPUT, metavar="OUT", help="Folder for the result.")
+@click.option("--model", default="none", show_default=True, metavar="FOLDER|none", help="What `r2reg train` wrote.")
+@click.option(
+    "--init",
+    default="affine",
+    show_default=True,
+    metavar="none|com|moments|rigid|affine|FILE",
+    help="How to find the affine; FILE is used as it is; none trusts the headers.",
+)
+@click.option("--refine", type=RefineType(), default="default", show_default=True, help="Steps on the pair itself.")
+@click.option("--similarity", type=click.Choice(["lncc", "mse"]), default="lncc", show_default=True)
+@click.option("--transform", type=click.Choice(["flow", "affine"]), default="flow", show_default=True)
+@click.option("--moving-labels", type=INPUT, help="Carried along and scored, never used to steer.")
+@click.option("--fixed-labels", type=INPUT)
+@click.option("--moving-mask", type=INPUT, help="Where the affine's similarity looks in moving.")
+@click.option("--fixed-mask", type=INPUT, help="Where similarity and scores look in fixed.")
+@click.option("--moving-points", type=INPUT, help="CSV with x,y[,z] in LPS mm, row by row with the fixed ones.")
+@click.option("--fixed-points", type=INPUT, help="CSV with x,y[,z] in LPS mm; carried into moving space.")
+@click.option(
+    "--interpolation",
+    type=click.Choice(["linear", "nearest", "label", "bspline"]),
+    default="linear",
+    show_default=True,
+    help="Of the moved image.",
+)
+@click.option("--fill", type=float, help="Value outside moving's view.  [default: moving's minimum]")
+@click.option("--clip", type=float, nargs=2, metavar="LO HI", help="Intensities to use, e.g. -1000 400 for CT.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads.  [default: all]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--deterministic", is_flag=True, help="Ask for run-to-run identical results.")
+@click.option("--no-report", is_flag=True, help="Write no report.html; this version never writes one.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
+@overwrite_option
+@json_option
+@command_options
+def register(
+    moving: Path,
+    fixed: Path,
+    output: Path,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+    no_report: bool,
+    **options: Any,
+) -> None:
+    """Find the smooth, invertible map that carries MOVING onto FIXED.
+
+    Writes moved image, transforms that ANTs and ITK read (warp.nii.gz, affine.mat, inverse_warp.nii.gz), the
+    Jacobian and metrics.json into the folder OUT.
+    """
+    from r2reg.config import RegisterConfig
+    from r2reg.registration.pair import OPTIONAL
+    from r2reg.registration.run import plan, register_files
+
+    optional = {name: options.pop(name) for name in OPTIONAL}
+    config = RegisterConfig(**options)
+    if dry_run:
+        click.echo(json.dumps(plan(moving, fixed, config), indent=2))
+        return
+    metrics = register_files(moving, fixed, output, config, optional=optional, overwrite=overwrite)
+    click.echo(json.dumps(metrics, indent=2) if as_json else summary(metrics, output))
+
+
+def summary(metrics: dict[str, Any], output: Path) -> str:
+    """The scores before and after, a line each."""
+    rows = [
+        (name, metrics["similarity"]["before"][name], metrics["similarity"]["after"][name])
+        for name in ("mse", "ncc", "lncc")
+    ]
+    for name, title in (("dice", "Dice"), ("hd95_mm", "HD95 mm"), ("tre_mm", "TRE mm")):
+        if name in metrics:
+            rows.append((title, metrics[name]["before"]["mean"], metrics[name]["after"]["mean"]))
+    lines = [f"{'':8} {'before':>9} {'after':>9}"]
+    lines += [f"{name:8} {_number(before):>9} {_number(after):>9}" for name, before, after in rows]
+    deformation = metrics["deformation"]
+    lines.append(
+        f"folds {deformation['folds']}, NDV {deformation['ndv_percent']:.4g} %, SDlogJ {deformation['sdlogj']:.3f}, "
+        f"inverse residual p99 {deformation['inverse_residual_mm']['p99']:.3f} mm, {metrics['seconds']['total']:.1f} s"
+    )
+    return "\n".join([*lines, f"written to {output}"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

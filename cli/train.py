@@ -1,0 +1,181 @@
+"""`r2reg train`: from a table of images to a trained network."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from r2reg import config as settings
+from r2reg.cli.common import command_options, overwrite_option
+from r2reg.errors import ConfigError
+
+EXAMPLE = """\b
+Example, three brains at 2 mm on a CPU:
+    printf 'image\\na.nii.gz\\nb.nii.gz\\nc.nii.gz\\n' > cohort.csv
+    r2reg train cohort.csv -o run --spacing 2 --similarity lncc --steps 500
+    r2reg register a.nii.gz b.nii.gz --model run -o out
+"""
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas, spaces or x between them, such as 80x96x112."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        """Text -> tuple of numbers."""
+        try:
+            return tuple(self.kind(part) for part in re.split(r"[,x\s]+", value.strip()))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 80,96,112", param, ctx)
+
+
+DEFAULTS = settings.TrainConfig().to_flat()
+
+
+def with_default(name: str, text: str) -> str:
+    """Help with the default, which click must not know: an option not given leaves what the file says."""
+    value = DEFAULTS[name.lstrip("-").replace("-", "_")]
+    return f"{text}  [default: {value}]" if isinstance(value, (int, float, str)) else text
+
+
+def choice(name: str, kind: Any, text: str) -> Any:
+    """An option whose values are those of a Literal type."""
+    return click.option(name, type=click.Choice(get_args(kind)), help=with_default(name, text))
+
+
+def number(name: str, kind: type, text: str, least: float = 0, strict: bool = False) -> Any:
+    """An option for a whole number or a real number of at least `least` (above it if strict)."""
+    limits: Any = click.IntRange if kind is int else click.FloatRange
+    return click.option(name, type=limits(min=least, min_open=strict), help=with_default(name, text))
+
+
+OPTIONS = [
+    choice("--network", settings.NetworkName, "Stationary (svf) or time-varying (nsvf) velocity."),
+    choice("--integrator", settings.Integrator, "How the velocity becomes a displacement."),
+    choice("--scheme", settings.Scheme, "Steps of the integrator `flow`."),
+    number("--substeps", int, "Steps per block of the integrator `flow`.", 1),
+    choice("--spectral-norm", settings.SpectralNorm, "Norm of the whole convolution, or of its kernel (paper)."),
+    number("--blocks", int, "Residual blocks.", 1),
+    number("--residual-scale", float, "Of a residual block's branch.", 0, strict=True),
+    number("--up-filters", int, "Filters of the transposed convolutions.", 1),
+    click.option("--encoder", type=Numbers(int), help="Filters going down, one per level.  [default: 16,32,32,32]"),
+    click.option("--decoder", type=Numbers(int), help="Filters coming up, three more.  [default: 32,32,32,32,16,16,3]"),
+    choice("--similarity", settings.TrainSimilarity, "What is minimised; dice needs labels."),
+    click.option("--weights", multiple=True, metavar="NAME=VALUE", help="similarity, folding, diffusion or dice."),
+    choice("--align", settings.Align, "Affine to the first training image (pairs: to fixed), or trust headers."),
+    choice("--synthesis", settings.Synthesis, "Paint the images from the labels column."),
+    choice(
+        "--contrast",
+        settings.Contrast,
+        "Of painted images: T1-like greys for FreeSurfer ids, or random ones.",
+    ),
+    click.option("--shape", type=Numbers(int), help="Training grid, such as 80x96x112.  [default: the first image's]"),
+    click.option("--spacing", type=Numbers(float), help="Of the training grid, mm: one or one per axis.  [default: 2]"),
+    click.option("--clip", type=float, nargs=2, default=None, help="Intensities to keep, such as -1000 400 (CT)."),
+    number("--epochs", int, "Passes over given pairs; 100 steps each for a cohort.", 1),
+    number("--steps", int, "Steps, in place of epochs.", 1),
+    number("--batch-size", int, "Pairs per step.", 1),
+    number("--learning-rate", float, "Of Adam.", 0, strict=True),
+    number("--clipnorm", float, "Largest norm of a weight's gradient; 0: any."),
+    number("--validate-every", int, "Steps between validations; 0: an epoch."),
+    number("--validation-pairs", int, "Pairs validated on, at most.", 1),
+    number("--seed", int, "Of weights, pairs and painting."),
+    number("--workers", int, "Threads that make batches.", 1),
+    choice("--device", settings.Device, "Where to train."),
+    number("--threads", int, "CPU threads; 0: the backend's choice."),
+    click.option("--deterministic/--no-deterministic", default=None, help="Run-to-run equal results, slower."),
+]
+
+
+def training_options(function: Any) -> Any:
+    """Decorate with every option that is a setting, in the order of the list."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings of a TOML file; a dash in a name is as good as an underscore.
+
+    Raises:
+        ConfigError: no such file, or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return {name.replace("-", "_"): value for name, value in tomllib.load(file).items()}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML ({error}); `r2reg train --write-config` prints an example") from None
+
+
+def parse_weights(texts: tuple[str, ...]) -> dict[str, float]:
+    """("diffusion=0.1",) -> {"diffusion": 0.1}."""
+    try:
+        return {name: float(value) for name, value in (text.split("=") for text in texts)}
+    except ValueError:
+        raise click.BadParameter("takes NAME=VALUE such as diffusion=0.1", param_hint="--weights") from None
+
+
+def merge(file: dict[str, Any], given: dict[str, Any]) -> settings.TrainConfig:
+    """The settings of a file with the options that were given on the command line over them."""
+    given = {name: value for name, value in given.items() if value is not None and value != ()}
+    if "weights" in given:
+        given["weights"] = file.get("weights", {}) | parse_weights(given["weights"])
+    if len(given.get("spacing", ())) == 1:
+        given["spacing"] = given["spacing"][0]
+    if {"epochs", "steps"} <= given.keys():
+        raise click.UsageError("--epochs and --steps exclude each other")
+    if "epochs" in given:
+        file = {name: value for name, value in file.items() if name != "steps"}
+    return settings.TrainConfig.from_flat(file | given)
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("cohort", type=click.Path(path_type=Path), required=False)
+@click.option("-o", "--output", "run", type=click.Path(path_type=Path), metavar="RUN", help="Folder of the run.")
+@training_options
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; options win.")
+@click.option("--write-config", is_flag=True, help="Print all settings as TOML and stop.")
+@click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt.")
+@overwrite_option
+@command_options
+def train(
+    cohort: Path | None,
+    run: Path | None,
+    config: Path | None,
+    write_config: bool,
+    resume: bool,
+    overwrite: bool,
+    **given: Any,
+) -> None:
+    """Train a registration network on COHORT and write it to RUN.
+
+    COHORT is a CSV with a column image (and labels, mask, subject, group, split), or with columns moving and
+    fixed for given pairs; paths are relative to it. RUN can be given to `r2reg register --model`. SIGINT and
+    SIGTERM finish the step and save; `--resume` goes on to the same weights.
+    """
+    merged = merge(read_toml(config) if config else {}, given)
+    if write_config:
+        from r2reg.training.card import to_toml
+
+        click.echo(to_toml(merged), nl=False)
+        return
+    if cohort is None or run is None:
+        raise click.UsageError("give a cohort and a run folder: r2reg train COHORT.csv -o RUN")
+    from r2reg.training.loop import train as train_network
+
+    result = train_network(cohort, run, merged, resume=resume, overwrite=overwrite)
+    click.echo(f"{result.run}: {result.steps} steps, best on validation at step {result.best_step}")
+    for name, value in result.best.items():
+        if name.startswith("val_"):
+            click.echo(f"  {name.removeprefix('val_')}: {value:.5g}")
+    click.echo(f"use it: r2reg register MOVING FIXED --model {result.run} -o OUT")

@@ -1,0 +1,81 @@
+"""What a registration is given: two images and whatever comes with them, read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r2reg.errors import ImageError, RegistrationError
+from r2reg.geometry.grid import Grid
+from r2reg.io.images import Volume, read_image, read_labels, read_mask
+from r2reg.io.points import Points, read_points
+from r2reg.resampling import resample
+
+OPTIONAL = ("moving_labels", "fixed_labels", "moving_mask", "fixed_mask", "moving_points", "fixed_points")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two images of one dimension, on any grids; labels, masks (bool) and points where given.
+
+    Fixed's labels and masks lie on fixed's grid, moving's on moving's.
+    """
+
+    moving: Volume
+    fixed: Volume
+    moving_labels: Volume | None = None
+    fixed_labels: Volume | None = None
+    moving_mask: Volume | None = None
+    fixed_mask: Volume | None = None
+    moving_points: Points | None = None
+    fixed_points: Points | None = None
+    paths: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.moving.grid.ndim != self.fixed.grid.ndim:
+            raise RegistrationError(
+                f"{self.moving.path}: is {self.moving.grid.ndim}-D, {self.fixed.path}: is {self.fixed.grid.ndim}-D; "
+                "register images of one dimension"
+            )
+        if self.moving_points and self.fixed_points and len(self.moving_points.ras) != len(self.fixed_points.ras):
+            raise RegistrationError(
+                f"{len(self.moving_points.ras)} moving points and {len(self.fixed_points.ras)} fixed points; "
+                "give them in pairs, row by row"
+            )
+
+
+def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | None) -> Pair:
+    """Read two images and, by keyword, any of OPTIONAL.
+
+    Labels and masks on another grid than their image are carried onto it by nearest neighbour.
+
+    Raises:
+        ImageError, TableError: a file that cannot be used; see the readers.
+        RegistrationError: images of different dimension, or points that are not in pairs.
+    """
+    images = {"moving": read_image(moving), "fixed": read_image(fixed)}
+    given = {name: Path(path) for name, path in optional.items() if path is not None}
+    extra: dict[str, Volume | Points] = {}
+    for name, path in given.items():
+        image, kind = name.split("_")
+        ndim = images[image].grid.ndim
+        if kind == "points":
+            extra[name] = read_points(path, ndim)
+        else:
+            volume = read_labels(path, ndim=ndim) if kind == "labels" else read_mask(path, ndim=ndim)
+            extra[name] = _on_grid(volume, images[image].grid, name)
+    paths = (Path(moving), Path(fixed), *given.values())
+    return Pair(**images, **extra, paths=paths)  # type: ignore[arg-type]
+
+
+def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
+    if volume.grid == grid:
+        return Volume(volume.array, grid, volume.path, volume.header)
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    moved = resample(Volume(array, volume.grid, volume.path), grid, [], "nearest", 0)
+    if not moved.any():
+        image = name.split("_")[0]
+        raise ImageError(f"{volume.path}: does not overlap the {image} image; give the {name} of that image")
+    return Volume(moved.astype(volume.array.dtype), grid, volume.path)

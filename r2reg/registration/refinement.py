@@ -1,0 +1,158 @@
+"""Refinement: the flow goes on, driven by the pair itself.
+
+Each step is one more residual block of the same flow, phi <- phi o (id + v), with v the Gaussian-smoothed
+descent direction of the similarity at the current phi. Coarse to fine, no gradient through the composition.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from r2reg.config import RefinePreset
+from r2reg.flow import backend
+from r2reg.flow.integrate import STEP_LIMIT
+from r2reg.flow.jacobian import central_gradient, lipschitz_bound
+from r2reg.flow.smooth import gaussian
+from r2reg.flow.warp import affine_coordinates, compose, sample, warp
+from r2reg.geometry.grid import Grid, index_map
+from r2reg.losses.similarity import SIMILARITIES
+
+Tensor = Any
+
+LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
+UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
+FIELD_SIGMA = 0.4  # voxels of the level, smoothing of the whole displacement after each step
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution: its spacing as a multiple of the finest, and how many steps are taken there."""
+
+    factor: int
+    steps: int
+
+
+# Steps at 1/4, 1/2 and full size.
+PRESETS: dict[RefinePreset, tuple[Level, ...]] = {
+    "none": (),
+    "fast": (Level(4, 60), Level(2, 40)),
+    "default": (Level(4, 60), Level(2, 60), Level(1, 15)),
+    "best": (Level(4, 100), Level(2, 100), Level(1, 40)),
+}
+
+
+def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
+    """The levels of a preset; a number n means the default's coarse levels and n steps at full size."""
+    if isinstance(refine, int):
+        return (*PRESETS["fast"], Level(1, refine)) if refine else ()
+    return PRESETS[refine]
+
+
+def level_grid(full: Grid, factor: int) -> Grid:
+    """A coarser grid: at least `factor` times the smallest spacing along each axis, so thick slices are kept."""
+    return full.with_spacing(np.maximum(full.spacing, factor * full.spacing.min()))
+
+
+def carry_displacement(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
+    """The same displacement on another grid: (1, *source, d) in source's voxels -> (1, *target, d) in target's."""
+    where = affine_coordinates(index_map(target, source), target.shape)
+    vectors = np.linalg.inv(target.affine[:-1, :-1]) @ source.affine[:-1, :-1]
+    return ops.matmul(sample(displacement, where), ops.convert_to_tensor(vectors.T.astype("float32")))
+
+
+@dataclass(frozen=True)
+class LevelImages:
+    """What a level works on: (1, *grid, 1) tensors in [0, 1], moving already carried through the affine."""
+
+    grid: Grid
+    fixed: Tensor
+    moving: Tensor
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refined displacement, (1, *grid, d) in the grid's voxels, and whether every step was bounded."""
+
+    displacement: Tensor
+    grid: Grid
+    steps_bounded: bool
+
+
+def refine(
+    images_on: Callable[[Grid], LevelImages],
+    full: Grid,
+    levels: tuple[Level, ...],
+    similarity: str,
+    start: tuple[Tensor, Grid] | None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Refined:
+    """Run the levels, coarse to fine.
+
+    Args:
+        images_on: makes a level's images.
+        full: the finest grid.
+        levels: see PRESETS; at least one.
+        similarity: a key of SIMILARITIES.
+        start: the displacement to go on from and its grid; None: the identity.
+        progress: called with one line per level.
+    """
+    displacement, grid = start if start is not None else (None, full)
+    bounded = True
+    for level in levels:
+        images = images_on(level_grid(full, level.factor))
+        if displacement is None:
+            displacement = ops.zeros((1, *images.grid.shape, full.ndim))
+        else:
+            displacement = carry_displacement(displacement, grid, images.grid)
+        grid = images.grid
+        for _ in range(level.steps):
+            displacement, step_bounded = improve(displacement, images, similarity)
+            bounded &= step_bounded
+        loss = float(SIMILARITIES[similarity](images.fixed, warp(images.moving, displacement), images.mask))
+        progress(f"refine: {level.steps} steps at {grid.shape}, {similarity} loss {loss:.4f}")
+    # Smoothing the whole field is not a composition, so the steps' bounds do not carry over to the result.
+    return Refined(displacement, grid, steps_bounded=bounded and FIELD_SIGMA == 0)
+
+
+def improve(displacement: Tensor, images: LevelImages, similarity: str) -> tuple[Tensor, bool]:
+    """One step phi <- phi o (id + v); v is halved until the map id + v is one-to-one."""
+    velocity = descent(displacement, images.fixed, images.moving, images.mask, similarity)
+    largest = float(ops.max(ops.abs(velocity)))
+    if largest == 0 or not np.isfinite(largest):
+        return displacement, True
+    velocity = velocity * (LARGEST_STEP / largest)
+    bound = float(lipschitz_bound(velocity))
+    while bound >= STEP_LIMIT["euler"]:
+        velocity, bound = velocity / 2, bound / 2
+    return gaussian(compose(displacement, velocity), sigma=FIELD_SIGMA), True
+
+
+def descent(displacement: Tensor, fixed: Tensor, moving: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
+    """The smoothed direction in which the similarity's loss falls, (1, *S, d), in arbitrary units.
+
+    The loss changes by (dL/dmoved) grad(moved) . v under moved <- moved o (id + v).
+    """
+    moved = warp(moving, displacement)
+    by_intensity = backend.gradient(functools.partial(_loss, similarity, fixed, mask), moved)
+    return _smoothed_force(by_intensity, moved)
+
+
+def _loss(similarity: str, fixed: Tensor, mask: Tensor | None, moved: Tensor) -> Tensor:
+    return SIMILARITIES[similarity](fixed, moved, mask)
+
+
+@backend.accelerate()
+def _smoothed_force(by_intensity: Tensor, moved: Tensor) -> Tensor:
+    ndim = len(moved.shape) - 2
+    interior = central_gradient(moved)[..., 0, :]
+    slope = ops.pad(interior, [(0, 0), *[(1, 1)] * ndim, (0, 0)])
+    # The scale is arbitrary, but the mean over millions of voxels must not underflow in float32.
+    count = float(np.prod(moved.shape[1:-1]))
+    return gaussian(-count * by_intensity * slope, sigma=UPDATE_SIGMA)

@@ -1,0 +1,110 @@
+"""A result on disk: every file of a run folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2reg.errors import OutputError
+from r2reg.io.images import write_image
+from r2reg.io.points import write_points
+from r2reg.io.transforms import write_affine, write_displacement
+from r2reg.registration.result import RegistrationResult
+
+METRICS_FILE = "metrics.json"
+FILES = (
+    "moved.nii.gz",
+    "moved_labels.nii.gz",
+    "affine.mat",
+    "warp.nii.gz",
+    "inverse_warp.nii.gz",
+    "jacobian.nii.gz",
+    "moved_points.csv",
+    METRICS_FILE,
+)
+SCHEMA_VERSION = 1
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Make sure, before hours are spent, that a result can be written.
+
+    Raises:
+        OutputError: a finished result is there already, or the folder cannot be made or written.
+    """
+    if (folder / METRICS_FILE).exists() and not overwrite:
+        raise OutputError(f"{folder}: holds a finished result; give --overwrite to replace it, or another folder")
+    with staging(folder):
+        pass
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside `folder`, made if need be; its files move into `folder` on success only.
+
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full.
+    """
+    made = _first_missing(folder)
+    temporary = folder / f".{uuid.uuid4().hex[:12]}"
+    kept = False
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        files = sorted(temporary.iterdir(), key=lambda path: path.name == METRICS_FILE)  # the mark of a whole result
+        if files:
+            for name in FILES:
+                (folder / name).unlink(missing_ok=True)
+        for path in files:
+            path.replace(folder / path.name)
+        kept = bool(files)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: cannot be written ({reason}); free space or choose another folder") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if made is not None and not kept:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _first_missing(folder: Path) -> Path | None:
+    """The outermost folder that will have to be made; None where all are there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    return missing[-1] if missing else None
+
+
+def write_result(result: RegistrationResult, folder: Path) -> None:
+    """Write everything but metrics.json; see FILES."""
+    fixed = result.pair.fixed
+    write_image(folder / "moved.nii.gz", result.moved, fixed)
+    if result.moved_labels is not None:
+        write_image(folder / "moved_labels.nii.gz", result.moved_labels, fixed)
+    write_affine(folder / "affine.mat", result.affine)
+    write_displacement(folder / "warp.nii.gz", result.warp)
+    write_displacement(folder / "inverse_warp.nii.gz", result.inverse_warp)
+    write_image(folder / "jacobian.nii.gz", result.jacobian, fixed)
+    if result.moved_points is not None and result.pair.fixed_points is not None:
+        write_points(folder / "moved_points.csv", result.pair.fixed_points.moved_to(result.moved_points))
+
+
+def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json; a number that does not exist (NaN) becomes null."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **_plain(metrics)}, indent=2, allow_nan=False)
+    (folder / METRICS_FILE).write_text(text + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

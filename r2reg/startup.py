@@ -1,0 +1,84 @@
+"""Starting the Keras backend: quietly, on the wanted device, seeded; and saying which versions ran."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+
+from r2reg import __version__
+from r2reg.errors import ConfigError
+
+log = logging.getLogger(__name__)
+REPORTED_VERSIONS = ("keras", "tensorflow", "jax", "torch", "numpy", "nibabel", "SimpleITK")
+
+
+def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = False, seed: int = 0) -> None:
+    """Device, threads, determinism and seed, before the first tensor is made.
+
+    Args:
+        device: auto, cpu or gpu. threads: of the CPU, 0 for the backend's own choice.
+    Raises:
+        ConfigError: a GPU is asked for and the backend sees none.
+    """
+    if device == "cpu":
+        # Read by CUDA and by JAX when they start, so it works before the first tensor only.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    with _native_chatter_muted():
+        import keras
+
+        from r2reg.flow import backend
+
+        gpus = backend.devices()["gpu"]
+    if device == "gpu" and not gpus:
+        name = keras.backend.backend()
+        raise ConfigError(f"--device gpu: {name} sees no GPU; install a build with GPU support or use --device cpu")
+    if threads:
+        try:
+            backend.set_threads(threads)
+        except RuntimeError:
+            log.warning("the backend has started already; --threads %d has no effect", threads)
+    if deterministic:
+        backend.set_deterministic()
+    keras.utils.set_random_seed(seed)
+
+
+@contextmanager
+def _native_chatter_muted() -> Iterator[None]:
+    """Keep what C++ libraries print while they load off stderr, unless r2reg is asked to be verbose.
+
+    TensorFlow's notices (CPU instructions, no CUDA) come before its own log level counts. Python's errors are
+    raised as ever.
+    """
+    if logging.getLogger("r2reg").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a warning for every new image shape
+    try:
+        kept = os.dup(2)
+    except OSError:  # no stderr at all, as in some services
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def versions() -> dict[str, str]:
+    """Of r2reg, Python and the packages that a result depends on."""
+    found = {"r2reg": __version__, "python": platform.python_version()}
+    for name in REPORTED_VERSIONS:
+        try:
+            found[name.lower()] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,150 @@
+"""`r2reg train` as a user meets it: options, files, errors, signals."""
+
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import nibabel
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from r2reg.cli.train import merge, train
+from r2reg.config import TrainConfig
+from r2reg.errors import ConfigError
+
+SMALL = ["--encoder", "4,8", "--decoder", "8,8,8,4,3", "--blocks", "1", "--align", "none", "--threads", "2"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """A cohort of three smooth blobs on 16^3 voxels of 2 mm."""
+    folder = tmp_path_factory.mktemp("cohort")
+    index = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), axis=-1)
+    for number in range(3):
+        image = np.exp(-((index - 7 - number / 2) ** 2).sum(axis=-1) / 30).astype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([2.0, 2.0, 2.0, 1.0])), folder / f"{number}.nii.gz")
+    (folder / "cohort.csv").write_text("image\n0.nii.gz\n1.nii.gz\n2.nii.gz\n")
+    return folder / "cohort.csv"
+
+
+def r2reg(*arguments, **kwargs):
+    return subprocess.Popen(
+        [sys.executable, "-m", "r2reg.cli", "train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+def wait_for(path, process):
+    """Until a file exists; fail where the process ends first."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on(cohort, tmp_path, number):
+    run = tmp_path / "run"
+    process = r2reg(cohort, "-o", run, *SMALL, "--steps", 100_000, "--validate-every", 5)
+    wait_for(run / "last.ckpt", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors[-2000:]
+    assert "r2reg: interrupted" in errors
+    assert "Traceback" not in errors
+    with np.load(run / "last.ckpt") as file:
+        step = int(file["meta"].tobytes().decode().split('"step": ')[1].split(",")[0])
+    assert step >= 5
+    if number == signal.SIGINT:
+        again = r2reg(cohort, "-o", run, *SMALL, "--steps", step + 2, "--resume")
+        output, errors = again.communicate(timeout=60)
+        assert again.returncode == 0, errors[-2000:]
+        assert f"going on from step {step}" in errors
+        assert f"{step + 2} steps" in output
+
+
+def test_errors_are_one_line(cohort, tmp_path):
+    (tmp_path / "bad.csv").write_text("image,colour\na.nii,red\n")
+    process = r2reg(tmp_path / "bad.csv", "-o", tmp_path / "run")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith(f"TableError: {tmp_path}/bad.csv: unknown column 'colour'; known are image")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["c.csv"],
+        ["c.csv", "-o", "run", "--network", "unet"],
+        ["c.csv", "-o", "run", "--steps", "0"],
+        ["c.csv", "-o", "run", "--shape", "a,b"],
+        ["c.csv", "-o", "run", "--epochs", "1", "--steps", "1"],
+        ["c.csv", "-o", "run", "--weights", "diffusion"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments):
+    assert CliRunner().invoke(train, arguments).exit_code == 2
+
+
+def test_written_config_is_the_config_that_is_read(tmp_path):
+    arguments = [
+        "--network",
+        "svf-r2net",
+        "--weights",
+        "diffusion=0.5",
+        "--shape",
+        "32x40x48",
+        "--spacing",
+        "3",
+    ]
+    written = CliRunner().invoke(train, [*arguments, "--clip", "-1000", "400", "--write-config"])
+    assert written.exit_code == 0
+    values = tomllib.loads(written.output)
+    assert values["spacing"] == [3.0, 3.0, 3.0]
+    config = TrainConfig.from_flat(values)
+    assert config.weights == {"diffusion": 0.5}
+    assert (config.shape, config.clip) == ((32, 40, 48), (-1000.0, 400.0))
+    (tmp_path / "c.toml").write_text(written.output)
+    again = CliRunner().invoke(train, ["--config", str(tmp_path / "c.toml"), "--write-config"])
+    assert again.output == written.output
+
+
+def test_every_setting_is_an_option():
+    options = {parameter.name for parameter in train.params}
+    assert set(TrainConfig().to_flat()) - options == {"ndim"}  # that is the images'
+
+
+def test_options_win_over_the_file():
+    file = {"steps": 10, "seed": 3, "weights": {"dice": 1.0, "folding": 2.0}}
+    config = merge(file, {"seed": 4, "epochs": 2, "weights": ("folding=0",), "similarity": None})
+    assert (config.seed, config.steps, config.epochs) == (4, None, 2)
+    assert config.weights == {"dice": 1.0, "folding": 0.0}
+
+
+def test_bad_config_files(tmp_path):
+    def error(text):
+        (tmp_path / "c.toml").write_text(text)
+        return CliRunner().invoke(train, ["--config", str(tmp_path / "c.toml"), "--write-config"])
+
+    assert error("stepps = 3").exit_code == 1
+    assert "unknown setting stepps; known are align" in error("stepps = 3").output
+    assert "is not TOML" in error("steps = ").output
+    assert "steps must be a whole number" in error("steps = 'many'").output
+    missing = CliRunner().invoke(train, ["--config", str(tmp_path / "none.toml"), "--write-config"])
+    assert (missing.exit_code, "cannot be read" in missing.output) == (1, True)
+    with pytest.raises(ConfigError, match="weights must be one of"):
+        merge({"weights": {"mse": 1}}, {})
+
+
+def test_help_names_defaults_and_an_example():
+    text = CliRunner().invoke(train, ["--help"]).output
+    assert "r2reg train cohort.csv -o run" in text
+    assert "[default: 0.0001]" in text

@@ -1,0 +1,241 @@
+"""The loop: what a run leaves, resuming to the same weights, and stopping well."""
+
+import csv
+import json
+import os
+import signal
+import threading
+
+import h5py
+import numpy as np
+import pytest
+
+from r2reg.errors import ConfigError, OutputError, R2RegError, TrainingError
+from r2reg.training import loop
+from r2reg.training.checkpoint import State
+from r2reg.training.loop import train
+from r2reg.training.progress import Stop
+
+
+def weights(path):
+    """name -> array of every dataset of a Keras weights file."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+    return found
+
+
+def assert_same_weights(first, second, atol):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def finished(cohort, small_config, tmp_path_factory):
+    """A run of six steps, validated every three."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    config = small_config(steps=6, validate_every=3)
+    return run, config, train(cohort, run, config)
+
+
+@pytest.mark.backends
+def test_a_run_leaves_a_model_and_its_story(finished, cohort):
+    from r2reg.networks.saving import load_model
+
+    run, config, result = finished
+    assert (result.run, result.steps) == (run, 6)
+    assert {p.name for p in run.iterdir()} == {
+        *("config.json", "model.weights.h5", "last.ckpt", "history.csv", "README.md", "tensorboard", "cache")
+    }
+    saved = load_model(run)
+    assert saved.network == config.model
+    network = saved.build((16, 16, 16))
+    zeros = np.zeros((1, 16, 16, 16, 1), np.float32)
+    outputs = network.predict_on_batch([zeros, zeros])
+    assert outputs["displacement"].shape == (1, 16, 16, 16, 3)
+    content = json.loads((run / "config.json").read_text())
+    assert content["best"]["step"] == result.best_step
+    assert content["training"]["similarity"] == "mse"
+    assert saved.sha256 in (run / "README.md").read_text()
+
+
+@pytest.mark.backends
+def test_history_has_a_row_per_validation(finished):
+    run, _, result = finished
+    rows = list(csv.DictReader((run / "history.csv").open()))
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    for row in rows:
+        # MSE has weight 1, folding 1, diffusion 0.001; the values are written with six digits.
+        parts = float(row["similarity"]) + float(row["folding"]) + 0.001 * float(row["diffusion"])
+        assert float(row["loss"]) == pytest.approx(parts, rel=1e-5)
+        assert float(row["wait_seconds"]) <= float(row["seconds"])
+        assert 0 < float(row["val_dice_labels"]) <= 1
+    assert float(rows[1]["seconds"]) >= float(rows[0]["seconds"])
+    lowest = min(rows, key=lambda row: float(row["val_loss"]))
+    assert (result.best_step, result.best["val_loss"]) == (
+        int(lowest["step"]),
+        pytest.approx(float(lowest["val_loss"]), rel=1e-5),
+    )
+
+
+def test_training_lowers_the_loss(cohort, small_config, tmp_path):
+    result = train(cohort, tmp_path / "run", small_config(steps=40, validate_every=20, learning_rate=5e-3))
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert float(rows[1]["val_loss"]) < float(rows[0]["val_loss"])
+    assert result.best_step == 40
+
+
+def test_resumed_equals_uninterrupted(finished, cohort, small_config, tmp_path):
+    run, config, _ = finished
+    half = tmp_path / "run"
+    train(cohort, half, small_config(steps=3, validate_every=3))
+    train(cohort, half, config, resume=True)
+    # Not exactly: with several threads TensorFlow sums in no fixed order.
+    assert_same_weights(weights(half / "model.weights.h5"), weights(run / "model.weights.h5"), atol=1e-6)
+    with np.load(half / "last.ckpt") as resumed, np.load(run / "last.ckpt") as whole:
+        assert resumed.files == whole.files
+        for name in set(whole.files) - {"meta"}:
+            np.testing.assert_allclose(resumed[name], whole[name], rtol=0, atol=1e-6)
+    assert len((half / "history.csv").read_text().splitlines()) == 3
+    assert len(list((half / "tensorboard").iterdir())) == 2
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, cohort):
+    run, config, result = finished
+    before = (run / "last.ckpt").read_bytes()
+    assert train(cohort, run, config, resume=True) == result
+    assert (run / "last.ckpt").read_bytes() == before
+
+
+def test_resume_refuses_other_settings_and_names_them(finished, cohort, small_config):
+    run, _, _ = finished
+    with pytest.raises(TrainingError, match="trained with other learning_rate, seed;"):
+        train(cohort, run, small_config(steps=6, learning_rate=0.5, seed=4), resume=True)
+
+
+def test_a_corrupt_checkpoint_is_named(finished, cohort, tmp_path):
+    run, config, _ = finished
+    broken = tmp_path / "run"
+    broken.mkdir()
+    (broken / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"last\.ckpt: is not a whole checkpoint"):
+        train(cohort, broken, config, resume=True)
+
+
+def test_an_existing_run_is_not_replaced_unasked(finished, cohort):
+    run, config, _ = finished
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(cohort, run, config)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        train(cohort, run, config, resume=True, overwrite=True)
+
+
+def test_overwrite_begins_again(cohort, small_config, tmp_path):
+    run = tmp_path / "run"
+    train(cohort, run, small_config(steps=2))
+    cached = sorted(p.name for p in (run / "cache").iterdir())
+    train(cohort, run, small_config(steps=1, seed=0), overwrite=True)
+    assert [row["step"] for row in csv.DictReader((run / "history.csv").open())] == ["1"]
+    assert sorted(p.name for p in (run / "cache").iterdir()) == cached
+    assert len(list((run / "tensorboard").iterdir())) == 1
+
+
+def test_tensorboard_holds_scalars_and_a_picture(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _, _ = finished
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {"loss", "val_loss", "val_folds_percent", "wait_seconds"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("val_loss")] == [3, 6]
+    picture = events.Images("fixed_moved_moving")[0]
+    assert (picture.height, picture.width) == (16, 48)
+    assert picture.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(cohort, small_config, tmp_path, monkeypatch):
+    run, config = tmp_path / "run", small_config(steps=4, validate_every=1)
+    original = loop.Batches.training
+
+    def poisoned(self, step):
+        batch = original(self, step)
+        return {k: v * np.float32(np.nan) for k, v in batch.items()} if step == 2 else batch
+
+    monkeypatch.setattr(loop.Batches, "training", poisoned)
+    with pytest.raises(TrainingError, match="the loss became nan at step 3; the last good state is kept"):
+        train(cohort, run, config)
+    monkeypatch.setattr(loop.Batches, "training", original)
+    assert all(np.isfinite(a).all() for a in weights(run / "model.weights.h5").values())
+    assert train(cohort, run, config, resume=True).steps == 4
+
+
+def test_a_read_only_or_unusable_folder(cohort, small_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be used as a run folder"):
+        train(cohort, tmp_path / "file", small_config(steps=1))
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(small_config, tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"not an image")
+    (tmp_path / "b.nii.gz").write_bytes(b"nor this")
+    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    with pytest.raises(R2RegError, match=r"a\.nii\.gz"):
+        train(tmp_path / "c.csv", tmp_path / "run", small_config(steps=1))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"similarity": "lncc", "weights": {"dice": 0.5}, "clipnorm": 1.0, "batch_size": 2},
+        {"similarity": "dice", "synthesis": "labels", "contrast": "random"},
+    ],
+)
+def test_other_objectives_train(cohort, small_config, tmp_path, settings):
+    result = train(cohort, tmp_path / "run", small_config(steps=2, **settings))
+    assert np.isfinite(result.best["val_loss"])
+    assert ("dice" in result.best) == ("weights" in settings)
+
+
+def test_a_signal_is_a_request_and_a_second_one_an_interrupt():
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone():
+    handlers = []
+
+    def run():
+        with Stop():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_means_begin_again_after_each_row():
+    state = State()
+    state.count({"loss": 1.0})
+    state.count({"loss": 3.0})
+    assert state.take_means() == {"loss": 2.0}
+    state.count({"loss": 5.0})
+    assert (state.take_means(), state.step) == ({"loss": 5.0}, 3)
+
+
+def test_overwrite_with_unusable_images_keeps_the_old_run(finished, small_config, tmp_path):
+    run, _, _ = finished
+    before = (run / "model.weights.h5").read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(b"not an image")
+    (tmp_path / "b.nii.gz").write_bytes(b"nor this")
+    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    with pytest.raises(R2RegError):
+        train(tmp_path / "c.csv", run, small_config(steps=1), overwrite=True)
+    assert (run / "model.weights.h5").read_bytes() == before
