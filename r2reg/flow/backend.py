@@ -113,7 +113,7 @@ def graph(function: Function) -> Function:
 
 
 def grid_sample(values: Any, coordinates: Any) -> Any | None:
-    """PyTorch's own linear sampling, edges clamped; None on other backends and for other dtypes.
+    """PyTorch's own linear sampling, edges clamped; None on other backends and for shapes that it does not take.
 
     Args:
         values: (N, *S, C). coordinates: (N, *O, d), voxels of `values`.
@@ -122,8 +122,8 @@ def grid_sample(values: Any, coordinates: Any) -> Any | None:
         return None
     import torch
 
-    if min(values.shape[1:-1]) < 2:  # grid_sample divides by the extent
-        return None
+    if min(values.shape[1:-1]) < 2 or len(coordinates.shape) != len(values.shape):
+        return None  # it divides by the extent, and wants places on a grid
     last = torch.tensor([n - 1 for n in values.shape[1:-1]], dtype=coordinates.dtype, device=coordinates.device)
     normal = (2 * coordinates / last - 1).flip(-1)
     moved = torch.nn.functional.grid_sample(

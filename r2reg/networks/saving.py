@@ -75,6 +75,7 @@ def load_model(folder: Path | str) -> SavedModel:
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: holds no {name}; give a folder that `r2reg train` wrote")
+    _check_weights_file(folder / WEIGHTS_FILE)
     try:
         content = json.loads((folder / CONFIG_FILE).read_text())
         version = content.pop("schema_version")
@@ -89,6 +90,15 @@ def load_model(folder: Path | str) -> SavedModel:
         return SavedModel(folder, NetworkConfig.from_dict(network), content)
     except (ConfigError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error}") from None
+
+
+def _check_weights_file(path: Path) -> None:
+    import h5py
+
+    try:
+        h5py.File(path, "r").close()
+    except OSError as error:
+        raise ModelError(f"{path}: is corrupt ({error}); copy or train the model again") from None
 
 
 def load_weights(model: keras.Model, folder: Path | str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,11 +24,14 @@ from r2reg.io.images import Volume
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
 from r2reg.preprocessing.affine import Init, initial_affine
 from r2reg.preprocessing.intensity import normalise
+from r2reg.preprocessing.resolution import low_pass
 from r2reg.registration.pair import Pair
 from r2reg.registration.result import RegistrationResult
 from r2reg.registration.scores import score_stages
 from r2reg.resampling import resample
-from r2reg.training.grids import low_pass
+
+if TYPE_CHECKING:
+    from r2reg.networks.saving import SavedModel
 
 log = logging.getLogger("r2reg")
 
@@ -45,7 +48,8 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-        log.info("%s: %.1f s", name, self.seconds[name])
+        # Reading says nothing: a file that is no good is then the only line on the screen.
+        log.log(logging.DEBUG if name == "load" else logging.INFO, "%s: %.1f s", name, self.seconds[name])
 
 
 def peak_memory_bytes() -> int:
@@ -64,10 +68,11 @@ def register(pair: Pair, config: RegisterConfig, clock: Clock | None = None) -> 
     """
     clock = Clock() if clock is None else clock
     _check_init(config.init)
+    model = _load_model(pair, config)
     with clock.stage("affine"):
         normalised = _normalise(pair, config)
         affine = find_affine(pair, config)
-    field_found = _deform(pair, normalised, affine, config, clock)
+    field_found = _deform(pair, normalised, affine, model, config, clock)
     with clock.stage("transform"):
         warp, inverse, certified_steps = _finish(pair.fixed.grid, field_found)
         fill = config.fill
@@ -158,23 +163,22 @@ def _deform(
     pair: Pair,
     normalised: tuple[np.ndarray, np.ndarray],
     affine: Affine,
+    model: SavedModel | None,
     config: RegisterConfig,
     clock: Clock,
 ) -> _Field:
-    from r2reg.registration.refinement import levels_for
-
     full = pair.fixed.grid.canonical()
     found = _Field(None, full, True, None)
     if config.transform == "affine":
         return found
+    from r2reg.registration.refinement import levels_for, refine
+
     images_on = functools.partial(_level_images, pair, normalised, affine)
-    if config.model != "none":
+    if model is not None:
         with clock.stage("network"):
-            found = _from_network(config.model, full, images_on)
+            found = _from_network(model, full, images_on)
     levels = levels_for(config.refine)
     if levels:
-        from r2reg.registration.refinement import refine
-
         with clock.stage("refine"):
             start = None if found.displacement is None else (found.displacement, found.grid)
             refined = refine(images_on, full, levels, config.similarity, start, log.info)
@@ -183,11 +187,21 @@ def _deform(
     return found
 
 
-def _from_network(folder: str, full: Grid, images_on: Any) -> _Field:
+def _load_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
+    """The model, checked before hours are spent on what comes before it."""
+    if config.transform == "affine" or config.model == "none":
+        return None
     from r2reg.networks.saving import load_model
+    from r2reg.registration.network import network_grid
+
+    model = load_model(config.model)
+    network_grid(model, pair.fixed.grid)
+    return model
+
+
+def _from_network(model: SavedModel, full: Grid, images_on: Any) -> _Field:
     from r2reg.registration.network import network_grid, predict
 
-    model = load_model(folder)
     images = images_on(network_grid(model, full))
     displacement, bounded = predict(model, images)
     return _Field(displacement, images.grid, bounded, {"name": model.folder.resolve().name, "sha256": model.sha256})

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from r2reg.config import RefinePreset
+from r2reg.errors import RegistrationError
 from r2reg.flow import backend
 from r2reg.flow.integrate import STEP_LIMIT
 from r2reg.flow.jacobian import central_gradient, lipschitz_bound
@@ -26,6 +27,7 @@ from r2reg.losses.similarity import SIMILARITIES
 Tensor = Any
 
 LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
+SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
 UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
 FIELD_SIGMA = 0.4  # voxels of the level, smoothing of the whole displacement after each step
 
@@ -125,7 +127,9 @@ def improve(displacement: Tensor, images: LevelImages, similarity: str) -> tuple
     """One step phi <- phi o (id + v); v is halved until the map id + v is one-to-one."""
     velocity = descent(displacement, images.fixed, images.moving, images.mask, similarity)
     largest = float(ops.max(ops.abs(velocity)))
-    if largest == 0 or not np.isfinite(largest):
+    if not np.isfinite(largest):
+        raise RegistrationError(f"the {similarity} of the images has no finite gradient; check their intensities")
+    if largest < SMALLEST_FORCE:
         return displacement, True
     velocity = velocity * (LARGEST_STEP / largest)
     bound = float(lipschitz_bound(velocity))

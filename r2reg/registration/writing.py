@@ -65,6 +65,8 @@ def staging(folder: Path) -> Iterator[Path]:
         for path in files:
             path.replace(folder / path.name)
         kept = bool(files)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(temporary), str(folder))) from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{folder}: cannot be written ({reason}); free space or choose another folder") from None

@@ -9,12 +9,10 @@ import numpy as np
 from r2reg.errors import ConfigError, TrainingError
 from r2reg.geometry.grid import Grid
 from r2reg.io.images import Volume
+from r2reg.preprocessing.resolution import low_pass
 from r2reg.resampling import resample
 
 MARGIN_MM = 15.0  # kept around the painted head of the reference, for heads that are larger
-# sd of the low-pass before a downsampling by f, in source voxels: 0.425 sqrt(f^2 - 1) makes a voxel's
-# full width at half maximum (0.425 = 1 / 2.355) grow from 1 to f.
-BLUR_PER_FACTOR = 0.425
 
 
 def training_grid(
@@ -88,14 +86,3 @@ def to_grid(volume: Volume, grid: Grid, transforms: Sequence, interpolation: str
             f"{volume.path}: nothing of it lies on the training grid; use --align affine or repair its header"
         )
     return result
-
-
-def low_pass(array: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-    """Gaussian smoothing that a downsampling from `source` to `target` needs, axis by axis."""
-    from scipy.ndimage import gaussian_filter
-
-    # The target's spacing along each of the source's axes: their axes may be permuted or oblique.
-    along = 1 / np.linalg.norm(np.linalg.inv(target.affine[:-1, :-1]) @ source.directions, axis=0)
-    factor = along / source.spacing
-    sigma = BLUR_PER_FACTOR * np.sqrt(np.maximum(factor**2 - 1, 0))
-    return gaussian_filter(array, sigma, truncate=3) if sigma.any() else array
