@@ -13,19 +13,13 @@ from r2reg.flow import backend
 Tensor = Any
 
 
-def _filter_axis(field: Tensor, axis: int, weights: Sequence[float], mode: str) -> Tensor:
+def _filter_axis(field: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
     radius = len(weights) // 2
     if radius == 0:
         return field * weights[0]
     n = field.shape[axis + 1]
-    pad = [(0, 0)] * len(field.shape)
-    pad[axis + 1] = (radius, radius)
-    if mode == "edge":
-        first = _slab(field, axis, 0, 1)
-        last = _slab(field, axis, n - 1, n)
-        padded = ops.concatenate([first] * radius + [field] + [last] * radius, axis=axis + 1)
-    else:
-        padded = ops.pad(field, pad)
+    first, last = _slab(field, axis, 0, 1), _slab(field, axis, n - 1, n)
+    padded = ops.concatenate([first] * radius + [field] + [last] * radius, axis=axis + 1)
     total: Tensor = 0.0
     for shift, weight in enumerate(weights):
         total = total + weight * _slab(padded, axis, shift, shift + n)
@@ -37,10 +31,11 @@ def _slab(field: Tensor, axis: int, start: int, stop: int) -> Tensor:
 
 
 @backend.accelerate("radius")
-def box_sum(field: Tensor, *, radius: int) -> Tensor:
-    """Sum over the window of 2 radius + 1 voxels along each axis; nothing lies beyond the border."""
+def box_mean(field: Tensor, *, radius: int) -> Tensor:
+    """Mean over the window of 2 radius + 1 voxels along each axis, the edge value held beyond the border."""
+    width = 2 * radius + 1
     for axis in range(len(field.shape) - 2):
-        field = _filter_axis(field, axis, [1.0] * (2 * radius + 1), "zero")
+        field = _filter_axis(field, axis, [1 / width] * width)
     return field
 
 
@@ -55,5 +50,5 @@ def gaussian_weights(sigma: float) -> tuple[float, ...]:
 def gaussian(field: Tensor, *, sigma: float) -> Tensor:
     """Gaussian smoothing with the edge value held beyond the border; sigma in voxels, 0 leaves the field alone."""
     for axis in range(len(field.shape) - 2):
-        field = _filter_axis(field, axis, gaussian_weights(sigma), "edge")
+        field = _filter_axis(field, axis, gaussian_weights(sigma))
     return field

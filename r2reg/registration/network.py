@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,16 @@ from keras import ops
 from r2reg.errors import ModelError
 from r2reg.flow import backend
 from r2reg.flow.integrate import flow, safe_substeps
+from r2reg.flow.smooth import gaussian
 from r2reg.geometry.grid import Grid
+from r2reg.metrics.deformation import deformation_metrics
 from r2reg.networks.r2net import velocity_model
 from r2reg.networks.saving import SavedModel
 from r2reg.registration.refinement import LevelImages
 
 Tensor = Any
+log = logging.getLogger(__name__)
+SMOOTHING_SIGMAS = (0.0, 0.7, 1.0, 1.4, 2.0, 3.0)  # voxels of the network's grid, tried in turn
 
 
 def network_grid(model: SavedModel, fixed: Grid) -> Grid:
@@ -35,8 +40,8 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
 def predict(model: SavedModel, images: LevelImages) -> tuple[Tensor, bool]:
     """Displacement of a pair, and whether each of its steps is one-to-one by its bound.
 
-    `flow` takes as many substeps as keep each step's Lipschitz constant below 1 (Euler: the step is then
-    one-to-one). `residual` and `scaling_squaring` carry no such bound.
+    `residual` and `scaling_squaring` are taken as the network gives them and carry no such bound; `flow` is
+    integrated by `integrate_safely`.
 
     Args:
         images: the pair on the network's grid.
@@ -50,9 +55,30 @@ def predict(model: SavedModel, images: LevelImages) -> tuple[Tensor, bool]:
     velocities = _run(velocity_model(network), pair)
     if model.network.network == "svf-r2net":
         velocities = [velocities[0]] * len(velocities)
-    scheme = model.network.scheme
-    substeps = safe_substeps(velocities, scheme, model.network.substeps)
-    return flow(velocities, scheme, substeps), True
+    return integrate_safely(velocities, model.network.scheme, model.network.substeps), True
+
+
+def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Tensor:
+    """Integrate with as many substeps as keep each step one-to-one, from velocities that the grid can carry.
+
+    A flow without folds can still fold between the voxels at which it is sampled, where it compresses more than
+    the grid resolves. Then the velocities are smoothed, no more than needed, and integrated again.
+
+    Args:
+        velocities: T fields (1, *S, d), voxels per unit time. scheme, substeps: of `flow`, substeps at least.
+    Returns:
+        (1, *S, d), voxels.
+    """
+    for sigma in SMOOTHING_SIGMAS:
+        # An SVF's list holds one tensor many times; smooth it once.
+        smoothed = {id(v): gaussian(v, sigma=sigma) if sigma else v for v in velocities}
+        steps = [smoothed[id(v)] for v in velocities]
+        displacement = flow(steps, scheme, safe_substeps(steps, scheme, substeps))
+        folds = deformation_metrics(ops.convert_to_numpy(displacement)[0])["digital_folds"]
+        if not folds:
+            break
+        log.debug("network: velocities smoothed by %.1f voxels leave %d digital folds", sigma, folds)
+    return displacement
 
 
 def _run(network: Any, pair: list[np.ndarray]) -> Any:

@@ -6,7 +6,7 @@ descent direction of the similarity at the current phi. Coarse to fine, no gradi
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +22,15 @@ from r2reg.flow.jacobian import central_gradient, lipschitz_bound
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import affine_coordinates, compose, sample, warp
 from r2reg.geometry.grid import Grid, index_map
-from r2reg.losses.similarity import SIMILARITIES
+from r2reg.losses.similarity import LOCAL_MAPS
 
 Tensor = Any
 
 LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
+SLAB_VOXELS = 1 << 20  # whose similarity is differentiated at a time
 UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
-FIELD_SIGMA = 0.4  # voxels of the level, smoothing of the whole displacement after each step
+FIELD_SIGMA = 0.5  # voxels of the level, smoothing of the whole displacement after each step
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,7 @@ def refine(
         for _ in range(level.steps):
             displacement, step_bounded = improve(displacement, images, similarity)
             bounded &= step_bounded
-        loss = float(SIMILARITIES[similarity](images.fixed, warp(images.moving, displacement), images.mask))
-        progress(f"refine: {level.steps} steps at {grid.shape}, {similarity} loss {loss:.4f}")
+        progress(f"refine: {level.steps} steps at {grid.shape}")
     # Smoothing the whole field is not a composition, so the steps' bounds do not carry over to the result.
     return Refined(displacement, grid, steps_bounded=bounded and FIELD_SIGMA == 0)
 
@@ -144,12 +144,33 @@ def descent(displacement: Tensor, fixed: Tensor, moving: Tensor, mask: Tensor | 
     The loss changes by (dL/dmoved) grad(moved) . v under moved <- moved o (id + v).
     """
     moved = warp(moving, displacement)
-    by_intensity = backend.gradient(functools.partial(_loss, similarity, fixed, mask), moved)
-    return _smoothed_force(by_intensity, moved)
+    return _smoothed_force(intensity_gradient(fixed, moved, mask, similarity), moved)
 
 
-def _loss(similarity: str, fixed: Tensor, mask: Tensor | None, moved: Tensor) -> Tensor:
-    return SIMILARITIES[similarity](fixed, moved, mask)
+def intensity_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
+    """Derivative of the sum of the similarity's map in each of moved's intensities, slab by slab to save memory.
+
+    A window's voxels reach `reach` from its centre, so a slab needs twice as many planes beyond its ends for its
+    own planes' derivatives to be those of the whole volume.
+    """
+    _, reach = LOCAL_MAPS[similarity]
+    planes = moved.shape[1]
+    thickness = max(1, SLAB_VOXELS // math.prod(moved.shape[2:-1]))
+    parts = []
+    for first in range(0, planes, thickness):
+        last = min(first + thickness, planes)
+        low, high = max(first - 2 * reach, 0), min(last + 2 * reach, planes)
+        slab_mask = None if mask is None else mask[:, low:high]
+        part = _slab_gradient(fixed[:, low:high], moved[:, low:high], slab_mask, similarity)
+        parts.append(part[:, first - low : last - low])
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+
+
+def _slab_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
+    # Not compiled as a whole: inside one XLA function TensorFlow takes the images for constants and compiles
+    # anew for every pair of values. The map and its derivative are compiled each by itself.
+    unlikeness, _ = LOCAL_MAPS[similarity]
+    return backend.gradient(lambda m: ops.sum(unlikeness(fixed, m) * (1.0 if mask is None else mask)), moved)
 
 
 @backend.accelerate()
@@ -157,6 +178,4 @@ def _smoothed_force(by_intensity: Tensor, moved: Tensor) -> Tensor:
     ndim = len(moved.shape) - 2
     interior = central_gradient(moved)[..., 0, :]
     slope = ops.pad(interior, [(0, 0), *[(1, 1)] * ndim, (0, 0)])
-    # The scale is arbitrary, but the mean over millions of voxels must not underflow in float32.
-    count = float(np.prod(moved.shape[1:-1]))
-    return gaussian(-count * by_intensity * slope, sigma=UPDATE_SIGMA)
+    return gaussian(-by_intensity * slope, sigma=UPDATE_SIGMA)

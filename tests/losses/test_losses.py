@@ -25,13 +25,12 @@ def reference_lncc(fixed, moved, radius=2):
     """Window sums by scipy in float64."""
 
     def window(a):
-        size = (1, *[2 * radius + 1] * (a.ndim - 2), 1)
-        return ndimage.uniform_filter(a, size, mode="constant") * np.prod(size)
+        return ndimage.uniform_filter(a, (1, *[2 * radius + 1] * (a.ndim - 2), 1), mode="nearest")
 
-    count = window(np.ones_like(fixed))
-    cross = window(fixed * moved) - window(fixed) * window(moved) / count
-    var_f = window(fixed**2) - window(fixed) ** 2 / count
-    var_m = window(moved**2) - window(moved) ** 2 / count
+    count = (2 * radius + 1) ** (fixed.ndim - 2)
+    cross = count * (window(fixed * moved) - window(fixed) * window(moved))
+    var_f = count * (window(fixed**2) - window(fixed) ** 2)
+    var_m = count * (window(moved**2) - window(moved) ** 2)
     return 1 - np.mean(cross**2 / (var_f * var_m + LNCC_EPSILON))
 
 

@@ -8,6 +8,7 @@ from r2reg.flow import reference
 from r2reg.flow.warp import warp
 from r2reg.geometry.grid import Grid
 from r2reg.losses.similarity import SIMILARITIES
+from r2reg.registration import refinement
 from r2reg.registration.refinement import (
     PRESETS,
     Level,
@@ -57,6 +58,17 @@ def test_the_step_goes_downhill():
     velocity = descent(still, fixed, moving, None, "mse")
     velocity = velocity * (0.1 / float(ops.max(ops.abs(velocity))))
     assert float(SIMILARITIES["mse"](fixed, warp(moving, velocity))) < float(SIMILARITIES["mse"](fixed, moving))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("similarity", ["mse", "lncc"])
+def test_slabs_give_the_whole_volumes_gradient(similarity, monkeypatch):
+    rng = np.random.default_rng(0)
+    fixed, moved, mask = (ops.convert_to_tensor(a) for a in rng.uniform(size=(3, 1, 30, 7, 8, 1)).astype("float32"))
+    whole = ops.convert_to_numpy(refinement.intensity_gradient(fixed, moved, mask, similarity))
+    monkeypatch.setattr(refinement, "SLAB_VOXELS", 7 * 8 * 9)
+    slabs = ops.convert_to_numpy(refinement.intensity_gradient(fixed, moved, mask, similarity))
+    np.testing.assert_allclose(slabs, whole, atol=1e-4 * np.abs(whole).max())  # float32 window sums
 
 
 @pytest.mark.backends
