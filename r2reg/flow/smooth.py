@@ -52,3 +52,9 @@ def gaussian(field: Tensor, *, sigma: float) -> Tensor:
     for axis in range(len(field.shape) - 2):
         field = _filter_axis(field, axis, gaussian_weights(sigma))
     return field
+
+
+@backend.accelerate()
+def laplacian(field: Tensor) -> Tensor:
+    """Sum over the axes of second differences, per voxel squared, the edge value held beyond the border."""
+    return sum(_filter_axis(field, axis, [1.0, -2.0, 1.0]) for axis in range(len(field.shape) - 2))

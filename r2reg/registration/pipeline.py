@@ -238,11 +238,11 @@ def _finish(grid: Grid, found: _Field) -> tuple[Displacement, Displacement, bool
         return Displacement(grid, zero), Displacement(grid, zero), True
     from keras import ops
 
-    from r2reg.flow.inverse import invert
+    from r2reg.flow.inverse import invert, spread_interpolation_error
     from r2reg.registration.refinement import carry_displacement
 
     displacement = carry_displacement(found.displacement, found.grid, grid)
-    inverse, _ = invert(displacement)
+    inverse = spread_interpolation_error(invert(displacement)[0])
     warp = Displacement.from_voxels(grid, ops.convert_to_numpy(displacement)[0])
     return warp, Displacement.from_voxels(grid, ops.convert_to_numpy(inverse)[0]), found.steps_bounded
 

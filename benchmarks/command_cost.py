@@ -1,0 +1,71 @@
+"""Whole commands as a user runs them: wall seconds, CPU seconds and peak memory of a process of their own.
+
+    python benchmarks/command_cost.py --repeats 5
+    python benchmarks/command_cost.py --repeats 3 moving.nii.gz fixed.nii.gz [-- --model RUN --refine fast]
+
+Without images only the start-up of each command's help is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HELP = ([], ["register"], ["train"], ["apply"], ["points"], ["demo"])
+
+
+def measure(arguments: list[str]) -> dict[str, float]:
+    """Run `r2reg ARGUMENTS` once.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "r2reg.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"r2reg {' '.join(arguments)} ended with status {status}")
+    return {
+        "wall_seconds": time.perf_counter() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_gigabytes": usage.ru_maxrss * 1024 / 1e9,  # Linux counts KiB
+    }
+
+
+def medians(arguments: list[str], repeats: int) -> dict[str, Any]:
+    """Medians over several runs after one that warms the file cache."""
+    measure(arguments)
+    runs = [measure(arguments) for _ in range(repeats)]
+    return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+
+
+def main() -> None:
+    """Measure the helps, then a registration where images are given; print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", nargs="*", help="moving and fixed")
+    parser.add_argument("--repeats", type=int, default=5)
+    own, options = sys.argv[1:], []
+    if "--" in own:
+        at = own.index("--")
+        own, options = own[:at], own[at + 1 :]
+    given = parser.parse_args(own)
+    result = {" ".join(["r2reg", *c, "--help"]): medians([*c, "--help"], given.repeats) for c in HELP}
+    if given.images:
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["register", *given.images, "-o", str(Path(folder) / "out"), "--overwrite", *options]
+            result[f"r2reg register {' '.join(options)}"] = medians(command, given.repeats)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
