@@ -128,7 +128,8 @@ def test_bad_model_folders(tmp_path):
     weights = tmp_path / "model.weights.h5"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="corrupt"):
-        load_model(tmp_path).build((8, 8))
+        load_model(tmp_path)
+    save_model(tmp_path, build_network(config, (8, 8)), config, {})
     (tmp_path / "config.json").write_text(json.dumps({"schema_version": 1, "network": {"depth": 3}}))
     with pytest.raises(ModelError, match="unknown setting depth"):
         load_model(tmp_path)
