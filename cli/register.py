@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,13 @@ class RefineType(click.ParamType):
     metavar="none|com|moments|rigid|affine|FILE",
     help="How to find the affine; FILE is used as it is; none trusts the headers.",
 )
-@click.option("--refine", type=RefineType(), default="default", show_default=True, help="Steps on the pair itself.")
+@click.option(
+    "--refine",
+    type=RefineType(),
+    default="default",
+    show_default=True,
+    help="Steps on the pair itself; N: the steps of fast, then N at full size.",
+)
 @click.option("--similarity", type=click.Choice(["lncc", "mse"]), default="lncc", show_default=True)
 @click.option("--transform", type=click.Choice(["flow", "affine"]), default="flow", show_default=True)
 @click.option("--moving-labels", type=INPUT, help="Carried along and scored, never used to steer.")
@@ -51,18 +58,19 @@ class RefineType(click.ParamType):
 @click.option("--fixed-points", type=INPUT, help="CSV with x,y[,z] in LPS mm; carried into moving space.")
 @click.option(
     "--interpolation",
-    type=click.Choice(["linear", "nearest", "label", "bspline"]),
+    type=click.Choice(["linear", "nearest", "bspline"]),
     default="linear",
     show_default=True,
     help="Of the moved image.",
 )
 @click.option("--fill", type=float, help="Value outside moving's view.  [default: moving's minimum]")
 @click.option("--clip", type=float, nargs=2, metavar="LO HI", help="Intensities to use, e.g. -1000 400 for CT.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads.  [default: all]")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|gpu[:K]")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads.  [default: all; 1 for the affine]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Ask for run-to-run identical results.")
-@click.option("--no-report", is_flag=True, help="Write no report.html; this version never writes one.")
+@click.option("--report/--no-report", default=False, help="This version writes no report.html.")
+@click.option("--formats", type=click.Choice(["itk"]), default="itk", show_default=True, help="Of the transforms.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
 @overwrite_option
 @json_option
@@ -74,7 +82,8 @@ def register(
     dry_run: bool,
     overwrite: bool,
     as_json: bool,
-    no_report: bool,
+    report: bool,
+    formats: str,
     **options: Any,
 ) -> None:
     """Find the smooth, invertible map that carries MOVING onto FIXED.
@@ -89,10 +98,17 @@ def register(
     optional = {name: options.pop(name) for name in OPTIONAL}
     config = RegisterConfig(**options)
     if dry_run:
-        click.echo(json.dumps(plan(moving, fixed, config), indent=2))
+        planned = plan(moving, fixed, output, config, optional=optional, overwrite=overwrite)
+        click.echo(json.dumps(planned, indent=2))
         return
+    log = logging.getLogger("r2reg")
+    if report:
+        log.warning("--report: this version writes no report.html")
     metrics = register_files(moving, fixed, output, config, optional=optional, overwrite=overwrite)
-    click.echo(json.dumps(metrics, indent=2) if as_json else summary(metrics, output))
+    if as_json:
+        click.echo(json.dumps(metrics, indent=2))
+    elif log.isEnabledFor(logging.INFO):
+        click.echo(summary(metrics, output))
 
 
 def summary(metrics: dict[str, Any], output: Path) -> str:

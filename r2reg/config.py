@@ -17,7 +17,6 @@ TrainSimilarity = Literal["mse", "lncc", "dice"]
 Align = Literal["none", "affine"]
 Synthesis = Literal["none", "labels"]
 Contrast = Literal["t1", "random"]
-Device = Literal["auto", "cpu", "gpu"]
 
 
 class Settings:
@@ -82,8 +81,13 @@ class NetworkConfig(Settings):
         check_choice("scheme", self.scheme, Scheme)
         check_choice("spectral_norm", self.spectral_norm, SpectralNorm)
         check_choice("ndim", self.ndim, (2, 3))
-        for name in ("blocks", "substeps", "residual_scale", "up_filters"):
-            check_positive(name, getattr(self, name))
+        check_positive("residual_scale", self.residual_scale)
+        for name in ("blocks", "substeps", "up_filters"):
+            check_count(name, getattr(self, name), least=1)
+        for name in ("encoder", "decoder", "spacing"):
+            check_list(name, getattr(self, name))
+        for filters in (*self.encoder, *self.decoder):
+            check_count("encoder and decoder", filters, least=1)
         if len(self.decoder) != len(self.encoder) + 3:
             raise ConfigError(
                 "decoder needs one filter per encoder level and three more. "
@@ -129,7 +133,7 @@ class TrainConfig(Settings):
     validation_pairs: int = 12
     seed: int = 0
     workers: int = 2
-    device: Device = "auto"
+    device: str = "auto"
     threads: int = 0
     deterministic: bool = False
 
@@ -138,16 +142,20 @@ class TrainConfig(Settings):
         check_choice("align", self.align, Align)
         check_choice("synthesis", self.synthesis, Synthesis)
         check_choice("contrast", self.contrast, Contrast)
-        check_choice("device", self.device, Device)
+        check_device(self.device)
         for name in ("epochs", "batch_size", "validation_pairs", "workers"):
             check_count(name, getattr(self, name), least=1)
         if self.steps is not None:
             check_count("steps", self.steps, least=1)
         for name in ("validate_every", "seed", "threads"):
             check_count(name, getattr(self, name), least=0)
+        check_seed(self.seed)
         check_positive("learning_rate", self.learning_rate)
+        if not isinstance(self.clipnorm, (int, float)) or not math.isfinite(self.clipnorm) or self.clipnorm < 0:
+            raise ConfigError(f"clipnorm must be a number of at least 0. Received: clipnorm={self.clipnorm!r}")
         check_weights(self.weights)
         if self.shape is not None:
+            check_list("shape", self.shape)
             for value in self.shape:
                 check_count("shape", value, least=8)
         if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
@@ -198,10 +206,32 @@ LOSS_PARTS = ("similarity", "folding", "diffusion", "dice")
 
 def check_weights(weights: dict[str, float]) -> None:
     """Raise ConfigError unless weights maps names of loss parts to finite numbers of at least 0."""
+    if not isinstance(weights, dict):
+        raise ConfigError(f"weights must map names to numbers. Received: weights={weights!r}")
     for name, value in weights.items():
         check_choice("weights", name, LOSS_PARTS)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
             raise ConfigError(f"a weight is a number of at least 0. Received: weights {name}={value!r}")
+
+
+def check_list(name: str, value: Any) -> None:
+    """Raise ConfigError unless value is a non-empty tuple."""
+    if not isinstance(value, tuple) or not value:
+        raise ConfigError(f"{name} must be a list of numbers. Received: {name}={value!r}")
+
+
+def check_seed(value: Any) -> None:
+    """Raise ConfigError unless every random generator takes the seed."""
+    check_count("seed", value, least=0)
+    if value >= 2**32:
+        raise ConfigError(f"seed must be below 2^32. Received: seed={value}")
+
+
+def check_device(value: str) -> None:
+    """Raise ConfigError unless value is auto, cpu, gpu or gpu:K."""
+    kind, _, number = value.partition(":")
+    if kind not in ("auto", "cpu", "gpu") or (":" in value and not (kind == "gpu" and number.isdigit())):
+        raise ConfigError(f"device must be auto, cpu, gpu or gpu:K. Received: device={value!r}")
 
 
 def check_count(name: str, value: Any, least: int) -> None:
@@ -213,7 +243,7 @@ def check_count(name: str, value: Any, least: int) -> None:
 RefinePreset = Literal["none", "fast", "default", "best"]
 RegisterSimilarity = Literal["lncc", "mse"]
 RegisterTransform = Literal["flow", "affine"]
-Interpolation = Literal["linear", "nearest", "label", "bspline"]
+Interpolation = Literal["linear", "nearest", "bspline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +262,7 @@ class RegisterConfig(Settings):
     interpolation: Interpolation = "linear"
     clip: tuple[float, float] | None = None
     fill: float | None = None
-    device: Device = "auto"
+    device: str = "auto"
     threads: int = 0
     seed: int = 0
     deterministic: bool = False
@@ -246,6 +276,10 @@ class RegisterConfig(Settings):
         else:
             check_choice("refine", self.refine, RefinePreset)
         check_count("threads", self.threads, least=0)
-        check_count("seed", self.seed, least=0)
+        check_seed(self.seed)
+        check_device(self.device)
+        # float32 holds the moved image; its largest value is 3.4e38.
+        if self.fill is not None and not abs(self.fill) <= 3.4e38:
+            raise ConfigError(f"fill must be a finite number that float32 holds. Received: fill={self.fill}")
         if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
             raise ConfigError(f"clip needs a lower and a higher intensity. Received: clip={self.clip}")

@@ -20,10 +20,12 @@ def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = 
     """Device, threads, determinism and seed, before the first tensor is made.
 
     Args:
-        device: auto, cpu or gpu. threads: of the CPU, 0 for the backend's own choice.
+        device: auto, cpu, gpu or gpu:K. threads: of the CPU, 0 for the backend's own choice.
     Raises:
         ConfigError: a GPU is asked for and the backend sees none.
     """
+    if device.startswith("gpu:"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = device.removeprefix("gpu:")
     if device == "cpu":
         # Read by CUDA and by JAX when they start, so it works before the first tensor only.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -34,9 +36,11 @@ def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = 
         from r2reg.flow import backend
 
         gpus = backend.devices()["gpu"]
-    if device == "gpu" and not gpus:
+    if device.startswith("gpu") and not gpus:
         name = keras.backend.backend()
-        raise ConfigError(f"--device gpu: {name} sees no GPU; install a build with GPU support or use --device cpu")
+        raise ConfigError(
+            f"--device {device}: {name} sees no GPU; install a build with GPU support or use --device cpu"
+        )
     if threads:
         try:
             backend.set_threads(threads)

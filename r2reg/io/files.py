@@ -70,3 +70,20 @@ def sha256(path: Path | str) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def content_sha256(path: Path | str) -> str:
+    """SHA-256 of a file, or of a folder's files in the order of their names (a DICOM series)."""
+    path = Path(path)
+    if not path.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.is_file()):
+        digest.update(f"{file.name} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def first_missing(folder: Path) -> Path | None:
+    """The outermost folder that will have to be made for this one; None where all are there."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    return missing[-1] if missing else None

@@ -192,7 +192,10 @@ def _chosen_volume(path: Path, shape: tuple[int, ...], volume: int | None) -> in
     """Index along the fourth axis, or None for an image without one."""
     count = shape[3] if len(shape) == 4 else 1
     if volume is None and count > 1:
-        raise ImageError(f"{path}: has 4 dimensions {shape}; r2reg registers 3-D volumes. Take one with --volume K")
+        raise ImageError(
+            f"{path}: has 4 dimensions {shape}; r2reg registers 3-D volumes. "
+            "Take one volume out first (`r2reg apply --volume K` does)"
+        )
     if volume is not None and not 0 <= volume < count:
         raise ImageError(f"{path}: has no volume {volume}; its volumes are 0 to {count - 1}")
     return volume if count > 1 else None

@@ -177,10 +177,10 @@ def _check_columns(path: Path, header: list[str], known: Sequence[str], required
 
 
 def _check_duplicates(path: Path, rows: Iterable[_Row], names: Sequence[str]) -> None:
-    """Two rows of the same files would count twice; paths are compared as written in normal form."""
+    """Two rows of the same files would count twice; links and detours resolved."""
     seen: dict[tuple[str, ...], int] = {}
     for row in rows:
-        key = tuple(str(Path(row.cells.get(name, ""))) for name in names)
+        key = tuple(str((path.parent / row.cells.get(name, "")).resolve()) for name in names)
         if key in seen:
             raise TableError(f"{path}: line {row.line} repeats line {seen[key]} ({', '.join(key)}); remove one")
         seen[key] = row.line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,9 @@ def load_weights(model: keras.Model, folder: Path | str) -> None:
     """
     path = Path(folder) / WEIGHTS_FILE
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of each layer that does not fit, then raises
+            model.load_weights(path)
     except Exception as error:  # h5py and Keras raise OSError, KeyError, ValueError, ... for a broken file
         raise ModelError(
             f"{path}: is corrupt or does not fit config.json ({str(error).splitlines()[0][:160]}); "

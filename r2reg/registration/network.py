@@ -78,6 +78,8 @@ def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Te
         if not folds:
             break
         log.debug("network: velocities smoothed by %.1f voxels leave %d digital folds", sigma, folds)
+    else:
+        log.warning("network: the map still folds at %d voxels; the model does not fit these images", folds)
     return displacement
 
 

@@ -65,6 +65,8 @@ def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | No
             extra[name] = read_points(path, ndim)
         else:
             volume = read_labels(path, ndim=ndim) if kind == "labels" else read_mask(path, ndim=ndim)
+            if volume.grid.ndim != ndim:
+                raise ImageError(f"{path}: is {volume.grid.ndim}-D, the {image} image {ndim}-D; give its own {kind}")
             extra[name] = _on_grid(volume, images[image].grid, name)
     paths = (Path(moving), Path(fixed), *given.values())
     return Pair(**images, **extra, paths=paths)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from r2reg.flow.reference import full_jacobian_determinant
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, Transform, map_points
 from r2reg.io.images import Volume
+from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
 from r2reg.preprocessing.affine import Init, initial_affine
+from r2reg.preprocessing.affine_starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.preprocessing.resolution import low_pass
 from r2reg.registration.pair import Pair
@@ -67,8 +69,8 @@ def register(pair: Pair, config: RegisterConfig, clock: Clock | None = None) -> 
         RegistrationError, ModelError, ImageError, ConfigError: one line each, see the stages.
     """
     clock = Clock() if clock is None else clock
-    _check_init(config.init)
-    model = _load_model(pair, config)
+    check_init(config.init)
+    model = load_fitting_model(pair, config)
     with clock.stage("affine"):
         normalised = _normalise(pair, config)
         affine = find_affine(pair, config)
@@ -99,8 +101,9 @@ def register(pair: Pair, config: RegisterConfig, clock: Clock | None = None) -> 
     )
 
 
-def _check_init(init: str) -> None:
-    if not Path(init).is_file():
+def check_init(init: str) -> None:
+    """Raise ConfigError unless init is a way to find the affine, or an existing file."""
+    if init not in get_args(Init) and not Path(init).is_file():
         if Path(init).suffix:
             raise ConfigError(
                 f"{init}: no such file; give --init a transform file or none, com, moments, rigid, affine"
@@ -118,15 +121,11 @@ def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarr
 
 def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
     """The affine that --init asks for: searched, or read from a file and used as it is."""
-    from r2reg.geometry.grid import index_map
-    from r2reg.io.transforms import read_affine
-
-    if Path(config.init).is_file():
+    if config.init not in get_args(Init):
         affine = read_affine(config.init)
         if affine.ndim != pair.fixed.grid.ndim:
             raise RegistrationError(f"{config.init}: is {affine.ndim}-D, the images are {pair.fixed.grid.ndim}-D")
-        reach = index_map(pair.fixed.grid, pair.moving.grid, affine.matrix)
-        if not _overlap(pair.fixed.grid, pair.moving.grid, reach):
+        if not views_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix):
             raise RegistrationError(f"{config.init}: carries fixed out of moving's view; check its direction")
         return affine
     return initial_affine(
@@ -137,16 +136,9 @@ def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
         moving_mask=pair.moving_mask.array if pair.moving_mask else None,
         clip=config.clip,
         seed=config.seed,
-        threads=config.threads or None,
+        # ITK's threads add up in any order; one thread repeats bit for bit.
+        threads=1 if config.deterministic else config.threads or None,
     )
-
-
-def _overlap(fixed: Grid, moving: Grid, to_moving: np.ndarray) -> bool:
-    """Whether any of a lattice of fixed's places falls inside moving."""
-    axes = [np.linspace(0, n - 1, 16) for n in fixed.shape]  # 16 per axis: an overlap of 1/15 is found
-    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, fixed.ndim)
-    index = places @ to_moving[:-1, :-1].T + to_moving[:-1, -1]
-    return bool(((index >= 0) & (index <= np.array(moving.shape) - 1)).all(axis=-1).any())
 
 
 @dataclass(frozen=True)
@@ -182,12 +174,12 @@ def _deform(
         with clock.stage("refine"):
             start = None if found.displacement is None else (found.displacement, found.grid)
             refined = refine(images_on, full, levels, config.similarity, start, log.info)
-            bounded = found.steps_bounded and refined.steps_bounded
-            found = _Field(refined.displacement, refined.grid, bounded, found.model)
+            # Refinement smooths its whole displacement, which is no composition: the steps' bounds end here.
+            found = _Field(refined.displacement, refined.grid, False, found.model)
     return found
 
 
-def _load_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
+def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     """The model, checked before hours are spent on what comes before it."""
     if config.transform == "affine" or config.model == "none":
         return None
@@ -196,6 +188,7 @@ def _load_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
 
     model = load_model(config.model)
     network_grid(model, pair.fixed.grid)
+    model.build((2 ** len(model.network.encoder),) * model.network.ndim)  # the weights fit every shape
     return model
 
 

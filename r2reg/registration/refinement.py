@@ -28,6 +28,7 @@ Tensor = Any
 
 LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
+FEWEST_VOXELS = 8  # along an axis of a coarse level
 SLAB_VOXELS = 1 << 20  # whose similarity is differentiated at a time
 UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
 FIELD_SIGMA = 0.5  # voxels of the level, smoothing of the whole displacement after each step
@@ -58,8 +59,10 @@ def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
 
 
 def level_grid(full: Grid, factor: int) -> Grid:
-    """A coarser grid: at least `factor` times the smallest spacing along each axis, so thick slices are kept."""
-    return full.with_spacing(np.maximum(full.spacing, factor * full.spacing.min()))
+    """A coarser grid: `factor` times the smallest spacing, but thick slices and short axes are kept."""
+    wanted = factor * full.spacing.min()
+    shortest = full.spacing * np.array(full.shape) / FEWEST_VOXELS
+    return full.with_spacing(np.maximum(full.spacing, np.minimum(wanted, shortest)))
 
 
 def carry_displacement(displacement: Tensor, source: Grid, target: Grid) -> Tensor:
@@ -81,11 +84,10 @@ class LevelImages:
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined displacement, (1, *grid, d) in the grid's voxels, and whether every step was bounded."""
+    """A refined displacement, (1, *grid, d) in the grid's voxels."""
 
     displacement: Tensor
     grid: Grid
-    steps_bounded: bool
 
 
 def refine(
@@ -96,46 +98,55 @@ def refine(
     start: tuple[Tensor, Grid] | None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Refined:
-    """Run the levels, coarse to fine.
+    """Run the levels, coarse to fine: phi = start o increment, and only the increment is carried and smoothed.
+
+    So what the start resolves more finely than a level is not lost there.
 
     Args:
         images_on: makes a level's images.
         full: the finest grid.
         levels: see PRESETS; at least one.
-        similarity: a key of SIMILARITIES.
+        similarity: a key of LOCAL_MAPS.
         start: the displacement to go on from and its grid; None: the identity.
         progress: called with one line per level.
+    Raises:
+        RegistrationError: fewer than 3 voxels along an axis, or intensities without a finite gradient.
     """
-    displacement, grid = start if start is not None else (None, full)
-    bounded = True
+    if min(full.shape) < 3:
+        raise RegistrationError(f"fixed has {full.shape} voxels; refinement needs 3 along each axis, or --refine none")
+    increment, grid = None, full
     for level in levels:
         images = images_on(level_grid(full, level.factor))
-        if displacement is None:
-            displacement = ops.zeros((1, *images.grid.shape, full.ndim))
+        if increment is None:
+            increment = ops.zeros((1, *images.grid.shape, full.ndim))
         else:
-            displacement = carry_displacement(displacement, grid, images.grid)
+            increment = carry_displacement(increment, grid, images.grid)
         grid = images.grid
+        base = None if start is None else carry_displacement(*start, grid)
         for _ in range(level.steps):
-            displacement, step_bounded = improve(displacement, images, similarity)
-            bounded &= step_bounded
+            increment = improve(increment, base, images, similarity)
         progress(f"refine: {level.steps} steps at {grid.shape}")
-    # Smoothing the whole field is not a composition, so the steps' bounds do not carry over to the result.
-    return Refined(displacement, grid, steps_bounded=bounded and FIELD_SIGMA == 0)
+    if start is None:
+        return Refined(increment, grid)
+    finest = start[1] if start[1].spacing.min() < grid.spacing.min() else grid
+    base, increment = carry_displacement(*start, finest), carry_displacement(increment, grid, finest)
+    return Refined(compose(base, increment), finest)
 
 
-def improve(displacement: Tensor, images: LevelImages, similarity: str) -> tuple[Tensor, bool]:
-    """One step phi <- phi o (id + v); v is halved until the map id + v is one-to-one."""
+def improve(increment: Tensor, base: Tensor | None, images: LevelImages, similarity: str) -> Tensor:
+    """One step phi <- phi o (id + v), phi = base o increment; v is halved until id + v is one-to-one."""
+    displacement = increment if base is None else compose(base, increment)
     velocity = descent(displacement, images.fixed, images.moving, images.mask, similarity)
     largest = float(ops.max(ops.abs(velocity)))
     if not np.isfinite(largest):
         raise RegistrationError(f"the {similarity} of the images has no finite gradient; check their intensities")
     if largest < SMALLEST_FORCE:
-        return displacement, True
+        return increment
     velocity = velocity * (LARGEST_STEP / largest)
     bound = float(lipschitz_bound(velocity))
     while bound >= STEP_LIMIT["euler"]:
         velocity, bound = velocity / 2, bound / 2
-    return gaussian(compose(displacement, velocity), sigma=FIELD_SIGMA), True
+    return gaussian(compose(increment, velocity), sigma=FIELD_SIGMA)
 
 
 def descent(displacement: Tensor, fixed: Tensor, moving: Tensor, mask: Tensor | None, similarity: str) -> Tensor:

@@ -41,8 +41,3 @@ class RegistrationResult:
     def transforms(self) -> list[Transform]:
         """[warp, affine]: fixed points to moving points, the warp first."""
         return [self.warp, self.affine]
-
-    @property
-    def inverse_transforms(self) -> list[Transform]:
-        """[inverse affine, inverse warp]: moving points to fixed points."""
-        return [self.affine.inverse(), self.inverse_warp]

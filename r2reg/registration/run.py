@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from r2reg.config import RegisterConfig
 from r2reg.geometry.grid import Grid
-from r2reg.io.files import sha256
-from r2reg.io.images import read_reference
+from r2reg.io.files import content_sha256
+from r2reg.preprocessing.affine import Init
 from r2reg.registration.pair import read_pair
-from r2reg.registration.pipeline import Clock, peak_memory_bytes, register
+from r2reg.registration.pipeline import Clock, check_init, load_fitting_model, peak_memory_bytes, register
 from r2reg.registration.writing import check_folder, staging, write_metrics, write_result
 from r2reg.startup import start_backend, versions
 
@@ -47,11 +49,13 @@ def register_files(
     """
     start = time.perf_counter()
     folder = Path(folder)
+    check_init(config.init)
     check_folder(folder, overwrite)
     clock = Clock()
     with clock.stage("load"):
         pair = read_pair(moving, fixed, **(optional or {}))
-        inputs = {str(path): sha256(path) for path in pair.paths if path.is_file()}
+        given = [*pair.paths, *(Path(p) for p in [config.init] if p not in get_args(Init))]
+        inputs = {str(path): content_sha256(path) for path in given}
     if config.transform == "flow":
         start_backend(config.device, config.threads, config.deterministic, config.seed)
     result = register(pair, config, clock)
@@ -64,11 +68,11 @@ def register_files(
             "peak_memory_bytes": peak_memory_bytes(),
             **_environment(config),
             "config": config.to_dict(),
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "inputs": inputs,
         }
-        write_metrics(metrics, temporary)
-    return metrics
+        written = write_metrics(metrics, temporary)
+    return written
 
 
 def _environment(config: RegisterConfig) -> dict[str, Any]:
@@ -84,45 +88,48 @@ def _environment(config: RegisterConfig) -> dict[str, Any]:
     return {**found, "threads": threads, "versions": versions(), "seed": config.seed}
 
 
-def plan(moving: Path | str, fixed: Path | str, config: RegisterConfig) -> dict[str, Any]:
-    """What a registration would do, from headers and settings alone: grids, stages and memory.
+def plan(
+    moving: Path | str,
+    fixed: Path | str,
+    folder: Path | str,
+    config: RegisterConfig,
+    *,
+    optional: Mapping[str, Path | None] | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """What `register_files` would do with the same arguments, all inputs checked: grids, stages and memory.
 
     Raises:
-        ImageError, ModelError: a file or model that cannot be used.
+        R2RegError: as `register_files` would before its work.
     """
-    grids = {"moving": read_reference(moving).grid, "fixed": read_reference(fixed).grid}
-    full = grids["fixed"].canonical()
+    check_init(config.init)
+    check_folder(Path(folder), overwrite)
+    pair = read_pair(moving, fixed, **(optional or {}))
+    full = pair.fixed.grid.canonical()
     stages: list[dict[str, Any]] = [{"stage": "affine", "init": config.init}]
     network_voxels = 0
-    if config.transform == "flow" and config.model != "none":
-        from r2reg.networks.saving import load_model
-        from r2reg.registration.network import network_grid
-
-        grid = network_grid(load_model(config.model), full)
-        network_voxels = _voxels(grid)
-        stages.append({"stage": "network", "model": config.model, "grid": _describe(grid)})
     if config.transform == "flow":
+        start_backend(config.device, config.threads, config.deterministic, config.seed)
         from r2reg.registration.refinement import level_grid, levels_for
 
+        model = load_fitting_model(pair, config)
+        if model is not None:
+            from r2reg.registration.network import network_grid
+
+            grid = network_grid(model, full)
+            network_voxels = math.prod(grid.shape)
+            stages.append({"stage": "network", "model": config.model, "grid": _describe(grid)})
         for level in levels_for(config.refine):
             grid = level_grid(full, level.factor)
             stages.append({"stage": "refine", "steps": level.steps, "grid": _describe(grid)})
-    memory = PROCESS_BYTES + max(
-        network_voxels * NETWORK_BYTES_PER_VOXEL,
-        (_voxels(grids["fixed"]) + _voxels(grids["moving"])) * FIELD_BYTES_PER_VOXEL,
-    )
+    voxels = math.prod(pair.fixed.grid.shape) + math.prod(pair.moving.grid.shape)
+    memory = PROCESS_BYTES + max(network_voxels * NETWORK_BYTES_PER_VOXEL, voxels * FIELD_BYTES_PER_VOXEL)
     return {
-        **{name: _describe(grid) for name, grid in grids.items()},
+        "moving": _describe(pair.moving.grid),
+        "fixed": _describe(pair.fixed.grid),
         "stages": stages,
         "estimated_memory_bytes": int(memory),
     }
-
-
-def _voxels(grid: Grid) -> int:
-    count = 1
-    for n in grid.shape:
-        count *= n
-    return count
 
 
 def _describe(grid: Grid) -> dict[str, Any]:

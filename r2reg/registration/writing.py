@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from r2reg.errors import OutputError
+from r2reg.io.files import first_missing
 from r2reg.io.images import write_image
 from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_displacement
@@ -39,8 +40,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         OutputError: a finished result is there already, or the folder cannot be made or written.
     """
-    if (folder / METRICS_FILE).exists() and not overwrite:
-        raise OutputError(f"{folder}: holds a finished result; give --overwrite to replace it, or another folder")
+    there = [name for name in FILES if (folder / name).exists()]
+    if there and not overwrite:
+        raise OutputError(f"{folder}: holds {there[-1]}; give --overwrite to replace what is there, or another folder")
     with staging(folder):
         pass
 
@@ -52,7 +54,7 @@ def staging(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made or written, or the disk is full.
     """
-    made = _first_missing(folder)
+    made = first_missing(folder)
     temporary = folder / f".{uuid.uuid4().hex[:12]}"
     kept = False
     try:
@@ -76,12 +78,6 @@ def staging(folder: Path) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
 
 
-def _first_missing(folder: Path) -> Path | None:
-    """The outermost folder that will have to be made; None where all are there."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    return missing[-1] if missing else None
-
-
 def write_result(result: RegistrationResult, folder: Path) -> None:
     """Write everything but metrics.json; see FILES."""
     fixed = result.pair.fixed
@@ -96,10 +92,11 @@ def write_result(result: RegistrationResult, folder: Path) -> None:
         write_points(folder / "moved_points.csv", result.pair.fixed_points.moved_to(result.moved_points))
 
 
-def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json; a number that does not exist (NaN) becomes null."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **_plain(metrics)}, indent=2, allow_nan=False)
-    (folder / METRICS_FILE).write_text(text + "\n")
+def write_metrics(metrics: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write metrics.json and return its content; a number that does not exist (NaN) becomes null."""
+    content = {"schema_version": SCHEMA_VERSION, **_plain(metrics)}
+    (folder / METRICS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
 
 
 def _plain(value: Any) -> Any:

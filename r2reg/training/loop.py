@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2reg.config import TrainConfig
 from r2reg.errors import TrainingError
+from r2reg.io.files import first_missing
 from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.board import Board
@@ -60,12 +62,16 @@ def train(
     """
     table, run = Path(table), Path(run)
     rows = read_table(table, config)
+    made = first_missing(run)
     open_run(run, resume=resume, overwrite=overwrite)
     try:
         dataset, config = make_dataset(rows, config, run / CACHE)
         start_backend(config.device, config.threads, config.deterministic, config.seed)
     except BaseException:
-        remove_if_empty(run / CACHE, run)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        else:
+            remove_if_empty(run / CACHE, run)
         raise
     if overwrite:
         clear_run(run)
@@ -123,6 +129,8 @@ class Run:
                     start = time.monotonic()
                 if stop.requested and self.state.step < total:
                     self.state.seconds += time.monotonic() - start
+                    if not (self.folder / WEIGHTS).is_file():
+                        self.save_best({})  # stopped before the first validation: the run can still be used
                     self.save()
                     raise KeyboardInterrupt
 

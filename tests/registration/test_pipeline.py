@@ -174,8 +174,9 @@ def test_two_dimensional_images(tmp_path, write_nifti):
     assert read_image(tmp_path / "out" / "moved.nii.gz").array.shape == (48, 40)
 
 
-def test_plan_reads_headers_only(phantom_pair):
-    planned = plan(phantom_pair.moving, phantom_pair.fixed, RegisterConfig())
+def test_plan(phantom_pair, tmp_path):
+    planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", RegisterConfig())
+    assert not (tmp_path / "out").exists()
     assert planned["fixed"]["shape"] == [32, 32, 32]
     assert [stage["stage"] for stage in planned["stages"]] == ["affine", "refine", "refine", "refine"]
     assert planned["estimated_memory_bytes"] > 0
@@ -205,3 +206,29 @@ def test_settings_name_what_is_wrong(phantom_pair, tmp_path):
         RegisterConfig(clip=(1.0, 0.0))
     with pytest.raises(ConfigError, match="refine"):
         RegisterConfig(refine="fastest")
+    with pytest.raises(ConfigError, match="seed"):
+        RegisterConfig(seed=2**40)
+    with pytest.raises(ConfigError, match="fill"):
+        RegisterConfig(fill=float("nan"))
+    with pytest.raises(ConfigError, match="gpu:K"):
+        RegisterConfig(device="gpu:first")
+
+
+def test_a_strangers_file_is_not_replaced_unasked(phantom_pair, tmp_path):
+    (tmp_path / "affine.mat").write_text("mine")
+    with pytest.raises(OutputError, match=r"affine\.mat"):
+        register_files(phantom_pair.moving, phantom_pair.fixed, tmp_path, RegisterConfig(transform="affine"))
+    assert (tmp_path / "affine.mat").read_text() == "mine"
+
+
+def test_thin_images_refine(tmp_path, write_nifti):
+    """8 slices: the coarse levels keep them, and too few are refused in words."""
+    rng = np.random.default_rng(0)
+    for count in (8, 2):
+        for name in ("moving", "fixed"):
+            image = rng.uniform(size=(24, 24, count)).astype("float32")
+            write_nifti(tmp_path / f"{name}{count}.nii.gz", image)
+    config = RegisterConfig(init="none", refine=1)
+    register_files(tmp_path / "moving8.nii.gz", tmp_path / "fixed8.nii.gz", tmp_path / "out8", config)
+    with pytest.raises(RegistrationError, match="--refine none"):
+        register_files(tmp_path / "moving2.nii.gz", tmp_path / "fixed2.nii.gz", tmp_path / "out2", config)

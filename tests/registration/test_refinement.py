@@ -114,3 +114,19 @@ def test_levels():
     assert levels_for("fast") == PRESETS["fast"]
     thick = Grid((64, 64, 20), np.diag([1.0, 1, 5, 1]))
     assert level_grid(thick, 4).spacing.tolist() == [4, 4, 5]
+    short = Grid((24, 24, 8), np.eye(4))
+    assert level_grid(short, 4).shape == (8, 8, 8)
+
+
+@pytest.mark.backends
+def test_no_steps_keep_the_start_exactly():
+    """A displacement too fine for the coarse level is not lost by passing through it."""
+    grid = grid_of((32, 32))
+    wave = np.sin(2 * np.pi * np.arange(32) / 8)[None, :, None, None] * np.ones((1, 32, 32, 2))
+    start = ops.convert_to_tensor(wave.astype("float32"))
+    image = blob((32, 32), (16, 16))
+    levels = (Level(4, 0), Level(1, 0))
+    result = refine(lambda g: LevelImages(g, image, image, None), grid, levels, "mse", (start, grid))
+    np.testing.assert_allclose(ops.convert_to_numpy(result.displacement), wave, atol=1e-5)  # float32
+    small = refine(lambda g: LevelImages(g, image, image, None), grid, levels[:1], "mse", (start, grid))
+    np.testing.assert_allclose(ops.convert_to_numpy(small.displacement), wave, atol=1e-5)
