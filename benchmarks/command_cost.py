@@ -1,9 +1,10 @@
 """Whole commands as a user runs them: wall seconds, CPU seconds and peak memory of a process of their own.
 
     python benchmarks/command_cost.py --repeats 5
-    python benchmarks/command_cost.py --repeats 3 moving.nii.gz fixed.nii.gz [-- --model RUN --refine fast]
+    python benchmarks/command_cost.py --repeats 3 --phantom 160 192 224 [-- --model RUN --refine fast]
+    python benchmarks/command_cost.py --repeats 3 moving.nii.gz fixed.nii.gz
 
-Without images only the start-up of each command's help is measured.
+Without images or a phantom's size only the start-up of each command's help is measured.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from r2reg.geometry.grid import Grid
+from r2reg.io.images import Volume, write_image
+from r2reg.phantom import labels_on, painted, random_deformation
 
 HELP = ([], ["register"], ["train"], ["apply"], ["points"], ["demo"])
 
@@ -49,6 +56,20 @@ def medians(arguments: list[str], repeats: int) -> dict[str, Any]:
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
 
 
+def phantom_pair(folder: Path, shape: tuple[int, ...]) -> list[str]:
+    """Write a moving and a fixed phantom head of a shape, 1 mm."""
+    rng = np.random.default_rng(0)
+    affine = np.eye(4)
+    affine[:3, 3] = -(np.array(shape) - 1) / 2
+    grid = Grid(shape, affine)
+    paths = []
+    for name, deformation in (("moving", None), ("fixed", random_deformation(rng))):
+        image = painted(labels_on(grid, deformation), rng)
+        paths.append(str(folder / f"{name}.nii.gz"))
+        write_image(paths[-1], image, Volume(image, grid))
+    return paths
+
+
 def main() -> None:
     """Measure the helps, then a registration where images are given; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,11 +79,13 @@ def main() -> None:
     if "--" in own:
         at = own.index("--")
         own, options = own[:at], own[at + 1 :]
+    parser.add_argument("--phantom", type=int, nargs=3, metavar=("X", "Y", "Z"), help="register phantoms of 1 mm")
     given = parser.parse_args(own)
     result = {" ".join(["r2reg", *c, "--help"]): medians([*c, "--help"], given.repeats) for c in HELP}
-    if given.images:
+    if given.images or given.phantom:
         with tempfile.TemporaryDirectory() as folder:
-            command = ["register", *given.images, "-o", str(Path(folder) / "out"), "--overwrite", *options]
+            images = given.images or phantom_pair(Path(folder), tuple(given.phantom))
+            command = ["register", *images, "-o", str(Path(folder) / "out"), "--overwrite", *options]
             result[f"r2reg register {' '.join(options)}"] = medians(command, given.repeats)
     print(json.dumps(result, indent=2))
 

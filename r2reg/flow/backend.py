@@ -170,6 +170,14 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def skip_graph_remapping() -> None:
+    """TensorFlow's remapper fails on the gradient of a convolution with LeakyReLU, and alarms users on stderr."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"remapping": False})
+
+
 def set_deterministic() -> None:
     """Ask the backend for run-to-run identical results."""
     if keras.backend.backend() == "tensorflow":
