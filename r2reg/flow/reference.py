@@ -150,6 +150,11 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
         yield start, min(start + thickness, shape[0])
 
 
+def folded_voxels(displacement: np.ndarray) -> np.ndarray:
+    """(X, Y[, Z]) bool: where any of a voxel's finite-difference determinants is <= 0 (its digital folds)."""
+    return np.concatenate([(dets <= 0).any(axis=0) for _, _, dets in cell_determinants(displacement)])
+
+
 def cell_determinants(displacement: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """The finite-difference determinants that decide digital diffeomorphism, slab by slab.
 

@@ -19,6 +19,7 @@ from r2reg.errors import RegistrationError
 from r2reg.flow import backend
 from r2reg.flow.integrate import STEP_LIMIT
 from r2reg.flow.jacobian import central_gradient, lipschitz_bound
+from r2reg.flow.reference import folded_voxels
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import affine_coordinates, compose, sample, warp
 from r2reg.geometry.grid import Grid, index_map
@@ -28,6 +29,7 @@ Tensor = Any
 
 LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
+UNFOLDING_ROUNDS = 20  # of local smoothing at most; a few are usual
 FEWEST_VOXELS = 8  # along an axis of a coarse level
 SLAB_VOXELS = 1 << 20  # whose similarity is differentiated at a time
 UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
@@ -127,10 +129,31 @@ def refine(
             increment = improve(increment, base, images, similarity)
         progress(f"refine: {level.steps} steps at {grid.shape}")
     if start is None:
-        return Refined(increment, grid)
+        return Refined(unfold(increment), grid)
     finest = start[1] if start[1].spacing.min() < grid.spacing.min() else grid
     base, increment = carry_displacement(*start, finest), carry_displacement(increment, grid, finest)
-    return Refined(compose(base, increment), finest)
+    return Refined(unfold(compose(base, increment)), finest)
+
+
+def unfold(displacement: Tensor) -> Tensor:
+    """Smooth a displacement around the voxels where its sampled map folds, and only there, until none folds.
+
+    The steps are one-to-one, but where they compress more than the grid resolves the map between its voxels is not.
+
+    Args:
+        displacement: (1, *S, d), voxels.
+    Returns:
+        (1, *S, d); as it was at more than about 10 voxels from any fold.
+    """
+    for _ in range(UNFOLDING_ROUNDS):
+        folded = folded_voxels(ops.convert_to_numpy(displacement)[0])
+        if not folded.any():
+            break
+        near = ops.convert_to_tensor(folded[None, ..., None].astype("float32"))
+        # 1 at a fold and within about a voxel of it, falling to 0 smoothly.
+        weight = ops.minimum(gaussian(near, sigma=UPDATE_SIGMA) * (4 * UPDATE_SIGMA) ** (len(near.shape) - 2), 1.0)
+        displacement = displacement + weight * (gaussian(displacement, sigma=1.0) - displacement)
+    return displacement
 
 
 def improve(increment: Tensor, base: Tensor | None, images: LevelImages, similarity: str) -> Tensor:

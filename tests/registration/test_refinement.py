@@ -18,6 +18,7 @@ from r2reg.registration.refinement import (
     level_grid,
     levels_for,
     refine,
+    unfold,
 )
 
 
@@ -130,3 +131,15 @@ def test_no_steps_keep_the_start_exactly():
     np.testing.assert_allclose(ops.convert_to_numpy(result.displacement), wave, atol=1e-5)  # float32
     small = refine(lambda g: LevelImages(g, image, image, None), grid, levels[:1], "mse", (start, grid))
     np.testing.assert_allclose(ops.convert_to_numpy(small.displacement), wave, atol=1e-5)
+
+
+@pytest.mark.backends
+def test_unfolding_is_local():
+    """A pinch that swaps voxels is opened; what lies far from it keeps its displacement."""
+    rng = np.random.default_rng(0)
+    field = (0.1 * rng.normal(size=(1, 48, 24, 24, 3))).astype("float32")
+    field[0, 8:10, 10:14, 10:14, 0] += np.array([1.6, -1.6], "float32")[:, None, None]
+    assert reference.folded_voxels(field[0]).any()
+    opened = ops.convert_to_numpy(unfold(ops.convert_to_tensor(field)))
+    assert not reference.folded_voxels(opened[0]).any()
+    np.testing.assert_array_equal(opened[0, 24:], field[0, 24:])
