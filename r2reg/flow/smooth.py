@@ -12,6 +12,8 @@ from r2reg.flow import backend
 
 Tensor = Any
 
+CHANNELWISE_VOXELS = 1 << 21  # from here on channels are smoothed one at a time, in a third of the memory
+
 
 def _filter_axis(field: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
     radius = len(weights) // 2
@@ -46,9 +48,16 @@ def gaussian_weights(sigma: float) -> tuple[float, ...]:
     return tuple(s / sum(samples) for s in samples)
 
 
-@backend.accelerate("sigma")
 def gaussian(field: Tensor, *, sigma: float) -> Tensor:
     """Gaussian smoothing with the edge value held beyond the border; sigma in voxels, 0 leaves the field alone."""
+    if math.prod(field.shape[1:-1]) < CHANNELWISE_VOXELS:
+        return _gaussian(field, sigma=sigma)
+    channels = [_gaussian(field[..., c : c + 1], sigma=sigma) for c in range(field.shape[-1])]
+    return ops.concatenate(channels, axis=-1)
+
+
+@backend.accelerate("sigma")
+def _gaussian(field: Tensor, *, sigma: float) -> Tensor:
     for axis in range(len(field.shape) - 2):
         field = _filter_axis(field, axis, gaussian_weights(sigma))
     return field

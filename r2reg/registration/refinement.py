@@ -31,7 +31,7 @@ LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolati
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
 UNFOLDING_ROUNDS = 20  # of local smoothing at most; a few are usual
 FEWEST_VOXELS = 8  # along an axis of a coarse level
-SLAB_VOXELS = 1 << 20  # whose similarity is differentiated at a time
+SLAB_VOXELS = 1 << 19  # whose similarity is differentiated at a time
 UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
 FIELD_SIGMA = 0.5  # voxels of the level, smoothing of the whole displacement after each step
 
@@ -178,7 +178,7 @@ def descent(displacement: Tensor, fixed: Tensor, moving: Tensor, mask: Tensor | 
     The loss changes by (dL/dmoved) grad(moved) . v under moved <- moved o (id + v).
     """
     moved = warp(moving, displacement)
-    return _smoothed_force(intensity_gradient(fixed, moved, mask, similarity), moved)
+    return gaussian(_force(intensity_gradient(fixed, moved, mask, similarity), moved), sigma=UPDATE_SIGMA)
 
 
 def intensity_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
@@ -208,8 +208,8 @@ def _slab_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity
 
 
 @backend.accelerate()
-def _smoothed_force(by_intensity: Tensor, moved: Tensor) -> Tensor:
+def _force(by_intensity: Tensor, moved: Tensor) -> Tensor:
     ndim = len(moved.shape) - 2
     interior = central_gradient(moved)[..., 0, :]
     slope = ops.pad(interior, [(0, 0), *[(1, 1)] * ndim, (0, 0)])
-    return gaussian(-by_intensity * slope, sigma=UPDATE_SIGMA)
+    return -by_intensity * slope
