@@ -99,19 +99,6 @@ def gradient(function: Callable[[Any], Any], at: Any) -> Any:
     return torch.autograd.grad(function(at), at)[0]
 
 
-def graph(function: Function) -> Function:
-    """Compile a function of tensors without XLA on a CPU: a TensorFlow graph, a JAX jit, PyTorch eagerly."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=False, autograph=False, reduce_retracing=True)
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(function)
-    return function
-
-
 def grid_sample(values: Any, coordinates: Any) -> Any | None:
     """PyTorch's own linear sampling, edges clamped; None on other backends and for shapes that it does not take.
 
