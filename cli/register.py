@@ -48,11 +48,19 @@ class RefineType(click.ParamType):
     show_default=True,
     help="Steps on the pair itself; N: the steps of fast, then N at full size.",
 )
-@click.option("--similarity", type=click.Choice(["lncc", "mse"]), default="lncc", show_default=True)
+@click.option(
+    "--similarity",
+    type=click.Choice(["lncc", "mse", "ngf", "mi", "mind"]),
+    default="lncc",
+    show_default=True,
+    help="What the refinement improves. lncc also suits images of different contrast.",
+)
+@click.option("--radius", type=click.IntRange(1), default=2, show_default=True, help="Voxels, of lncc's windows.")
+@click.option("--guide", metavar="labels", default="", help="Steer by the given labels too; else they are only scored.")
 @click.option("--transform", type=click.Choice(["flow", "affine"]), default="flow", show_default=True)
-@click.option("--moving-labels", type=INPUT, help="Carried along and scored, never used to steer.")
+@click.option("--moving-labels", type=INPUT, help="Carried along and scored; steer only with --guide labels.")
 @click.option("--fixed-labels", type=INPUT)
-@click.option("--moving-mask", type=INPUT, help="Where the affine's similarity looks in moving.")
+@click.option("--moving-mask", type=INPUT, help="Where the similarity looks in moving.")
 @click.option("--fixed-mask", type=INPUT, help="Where similarity and scores look in fixed.")
 @click.option("--moving-points", type=INPUT, help="CSV with x,y[,z] in LPS mm, row by row with the fixed ones.")
 @click.option("--fixed-points", type=INPUT, help="CSV with x,y[,z] in LPS mm; carried into moving space.")
@@ -96,6 +104,7 @@ def register(
     from r2reg.registration.run import plan, register_files
 
     optional = {name: options.pop(name) for name in OPTIONAL}
+    options["guide"] = tuple(part for part in options["guide"].split(",") if part)
     config = RegisterConfig(**options)
     if dry_run:
         planned = plan(moving, fixed, output, config, optional=optional, overwrite=overwrite)

@@ -241,7 +241,8 @@ def check_count(name: str, value: Any, least: int) -> None:
 
 
 RefinePreset = Literal["none", "fast", "default", "best"]
-RegisterSimilarity = Literal["lncc", "mse"]
+RegisterSimilarity = Literal["lncc", "mse", "ngf", "mi", "mind"]
+Guide = Literal["labels"]
 RegisterTransform = Literal["flow", "affine"]
 Interpolation = Literal["linear", "nearest", "bspline"]
 
@@ -259,6 +260,8 @@ class RegisterConfig(Settings):
     transform: RegisterTransform = "flow"
     refine: RefinePreset | int = "default"
     similarity: RegisterSimilarity = "lncc"
+    radius: int = 2
+    guide: tuple[Guide, ...] = ()
     interpolation: Interpolation = "linear"
     clip: tuple[float, float] | None = None
     fill: float | None = None
@@ -271,6 +274,9 @@ class RegisterConfig(Settings):
         check_choice("transform", self.transform, RegisterTransform)
         check_choice("similarity", self.similarity, RegisterSimilarity)
         check_choice("interpolation", self.interpolation, Interpolation)
+        check_count("radius", self.radius, least=1)
+        for guide in self.guide:
+            check_choice("guide", guide, Guide)
         if isinstance(self.refine, int):
             check_count("refine", self.refine, least=0)
         else:

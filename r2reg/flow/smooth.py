@@ -1,9 +1,12 @@
-"""Separable filters on fields (N, *S, C), as sums of shifted copies: fast on every backend and under XLA."""
+"""Separable filters on fields (N, *S, C), as sums of shifted copies: fast on every backend and under XLA.
+
+Each axis is compiled by itself. In one function XLA fuses the passes and computes each inner sum anew for every
+outer tap: a Gaussian of five taps is six times slower then.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
@@ -12,10 +15,11 @@ from r2reg.flow import backend
 
 Tensor = Any
 
-CHANNELWISE_VOXELS = 1 << 21  # from here on channels are smoothed one at a time, in a third of the memory
+CHANNELWISE_VOXELS = 1 << 24  # from here on channels are smoothed one at a time, in a third of the memory
 
 
-def _filter_axis(field: Tensor, axis: int, weights: Sequence[float]) -> Tensor:
+@backend.accelerate("axis", "weights")
+def _filter_axis(field: Tensor, *, axis: int, weights: tuple[float, ...]) -> Tensor:
     radius = len(weights) // 2
     if radius == 0:
         return field * weights[0]
@@ -32,12 +36,20 @@ def _slab(field: Tensor, axis: int, start: int, stop: int) -> Tensor:
     return field[tuple([slice(None)] * (axis + 1) + [slice(start, stop)])]
 
 
-@backend.accelerate("radius")
+def axis_neighbours(field: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Each voxel's neighbours before and after it along a spatial axis, the voxel itself at the border."""
+    n = field.shape[axis + 1]
+    first, last = _slab(field, axis, 0, 1), _slab(field, axis, n - 1, n)
+    before = ops.concatenate([first, _slab(field, axis, 0, n - 1)], axis=axis + 1)
+    after = ops.concatenate([_slab(field, axis, 1, n), last], axis=axis + 1)
+    return before, after
+
+
 def box_mean(field: Tensor, *, radius: int) -> Tensor:
     """Mean over the window of 2 radius + 1 voxels along each axis, the edge value held beyond the border."""
     width = 2 * radius + 1
     for axis in range(len(field.shape) - 2):
-        field = _filter_axis(field, axis, [1 / width] * width)
+        field = _filter_axis(field, axis=axis, weights=(1 / width,) * width)
     return field
 
 
@@ -56,14 +68,12 @@ def gaussian(field: Tensor, *, sigma: float) -> Tensor:
     return ops.concatenate(channels, axis=-1)
 
 
-@backend.accelerate("sigma")
 def _gaussian(field: Tensor, *, sigma: float) -> Tensor:
     for axis in range(len(field.shape) - 2):
-        field = _filter_axis(field, axis, gaussian_weights(sigma))
+        field = _filter_axis(field, axis=axis, weights=gaussian_weights(sigma))
     return field
 
 
-@backend.accelerate()
 def laplacian(field: Tensor) -> Tensor:
     """Sum over the axes of second differences, per voxel squared, the edge value held beyond the border."""
-    return sum(_filter_axis(field, axis, [1.0, -2.0, 1.0]) for axis in range(len(field.shape) - 2))
+    return sum(_filter_axis(field, axis=axis, weights=(1.0, -2.0, 1.0)) for axis in range(len(field.shape) - 2))

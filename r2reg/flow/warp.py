@@ -62,8 +62,9 @@ def warp(image: Tensor, displacement: Tensor, interpolation: str = "linear") -> 
     Returns:
         (N, *S, C).
     """
-    here = identity_coordinates(displacement.shape[1:-1], keras.backend.standardize_dtype(displacement.dtype))
-    return sample(image, here + displacement, interpolation)
+    if interpolation == "linear" and keras.backend.backend() != "torch" and displacement.shape[0] == image.shape[0]:
+        return _linear_warper(keras.backend.backend())(image, displacement)
+    return sample(image, _places(displacement), interpolation)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -178,6 +179,30 @@ def sample_with_slopes(values: Tensor, coordinates: Tensor) -> tuple[Tensor, Ten
             part = functools.reduce(lambda a, b: a * b, others)[..., None] * corner
             slopes[axis] = slopes[axis] + (part if end else -part)
     return total, ops.stack([s * i[..., None] for s, i in zip(slopes, inside, strict=True)], axis=-1)
+
+
+def _places(displacement: Tensor) -> Tensor:
+    """x + u(x) in voxels. Each axis by itself: XLA would fold a grid of all indices into a constant, for minutes."""
+    ndim = displacement.shape[-1]
+    parts = []
+    for axis, n in enumerate(displacement.shape[1:-1]):
+        index = ops.reshape(ops.arange(n, dtype=displacement.dtype), [1, *(n if a == axis else 1 for a in range(ndim))])
+        parts.append(displacement[..., axis] + index)
+    return ops.stack(parts, axis=-1)
+
+
+@functools.cache
+def _linear_warper(_backend: str) -> Any:
+    forward = backend.accelerate()(lambda image, displacement: _linear(image, _places(displacement)))
+    return backend.custom_gradient(
+        forward,
+        [
+            lambda image, displacement, upstream: _gradient_in_values(image, _places(displacement), upstream),
+            backend.accelerate()(
+                lambda image, displacement, upstream: _gradient_in_coordinates(image, _places(displacement), upstream)
+            ),
+        ],
+    )
 
 
 @functools.cache

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
-from r2reg.flow import backend
-from r2reg.flow.smooth import box_mean
+from r2reg.losses.correlation import LNCC_RADIUS, lncc_map
+from r2reg.losses.descriptors import mind_ssc
+from r2reg.losses.gradients import edge_parameters, ngf_map
+from r2reg.losses.information import mutual_information
 
 Tensor = Any
-
-# Inside the ratio, on intensities in [0, 1]; 1e-8 is known to collapse trainings on flat regions (method of LapIRN).
-LNCC_EPSILON = 1e-5
-LNCC_RADIUS = 2  # voxels; windows of 5^d, radii 1 to 3 register alike
 
 
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -33,31 +30,7 @@ def mse(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
         fixed, moved: (N, *S, C). mask: (N, *S, 1) or None.
     Source: Joshi & Hong 2023, eq. 8.
     """
-    return masked_mean(mse_map(fixed, moved), mask)
-
-
-def mse_map(fixed: Tensor, moved: Tensor) -> Tensor:
-    """Squared difference of each voxel, (N, *S, C)."""
-    return ops.square(fixed - moved)
-
-
-@backend.accelerate("radius")
-def lncc_map(fixed: Tensor, moved: Tensor, *, radius: int = LNCC_RADIUS) -> Tensor:
-    """Squared local correlation coefficient of each voxel's window.
-
-    Args:
-        fixed, moved: (N, *S, C), intensities about [0, 1].
-        radius: the window is 2 radius + 1 voxels wide; beyond the border the edge value holds.
-    Returns:
-        (N, *S, C), in [0, 1]; 0 where either window is flat.
-    """
-    mean_f, mean_m = box_mean(fixed, radius=radius), box_mean(moved, radius=radius)
-    count = (2 * radius + 1) ** (len(fixed.shape) - 2)
-    cross = count * (box_mean(fixed * moved, radius=radius) - mean_f * mean_m)
-    var_f = count * (box_mean(fixed * fixed, radius=radius) - mean_f * mean_f)
-    var_m = count * (box_mean(moved * moved, radius=radius) - mean_m * mean_m)
-    # Rounding can leave a variance just below 0 in a flat window.
-    return cross * cross / (ops.maximum(var_f, 0) * ops.maximum(var_m, 0) + LNCC_EPSILON)
+    return masked_mean(ops.square(fixed - moved), mask)
 
 
 def lncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None, radius: int = LNCC_RADIUS) -> Tensor:
@@ -70,10 +43,35 @@ def lncc(fixed: Tensor, moved: Tensor, mask: Tensor | None = None, radius: int =
     return 1 - masked_mean(lncc_map(fixed, moved, radius=radius), mask)
 
 
-SIMILARITIES = {"mse": mse, "lncc": lncc}
+def ngf(fixed: Tensor, moved: Tensor, mask: Tensor | None = None, epsilon: float | None = None) -> Tensor:
+    """Mean unlikeness of the directions of the gradients, see ngf_map.
 
-# name -> unlikeness of each voxel (fixed, moved), and how many voxels away an intensity still changes it
-LOCAL_MAPS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
-    "mse": (mse_map, 0),
-    "lncc": (lambda fixed, moved: 1 - lncc_map(fixed, moved, radius=LNCC_RADIUS), LNCC_RADIUS),
-}
+    Args:
+        fixed, moved: (N, *S, C). mask: (N, *S, 1) or None.
+        epsilon: intensity per voxel; the paper of R2Net has 1; None: each image's mean gradient magnitude.
+    Source: Joshi & Hong 2023, eq. 9, in the standard form of Haber & Modersitzki 2006.
+    """
+    return masked_mean(ngf_map(fixed, moved, *edge_parameters(fixed, moved, epsilon)), mask)
+
+
+def mi(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Minus the mutual information in nats, mean over the items; differentiable in moved only.
+
+    Args:
+        fixed, moved: (N, *S, 1), intensities in [0, 1]. mask: (N, *S, 1) or None.
+    Source: Mattes et al. 2003.
+    """
+    return -ops.mean(mutual_information(fixed, moved, mask))
+
+
+def mind(fixed: Tensor, moved: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared difference of the self-similarity contexts, see mind_ssc.
+
+    Args:
+        fixed, moved: (N, *S, 1), intensities about [0, 1]. mask: (N, *S, 1) or None.
+    Source: Heinrich et al. 2013.
+    """
+    return mse(mind_ssc(fixed), mind_ssc(moved), mask)
+
+
+SIMILARITIES = {"mse": mse, "lncc": lncc, "ngf": ngf, "mi": mi, "mind": mind}

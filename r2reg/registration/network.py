@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ from keras import ops
 
 from r2reg.errors import ModelError
 from r2reg.flow import backend
-from r2reg.flow.integrate import flow, safe_substeps
+from r2reg.flow.certificate import Certificate
+from r2reg.flow.diffeomorphism import LARGEST_BOUND, Diffeomorphism
+from r2reg.flow.integrate import STEP_LIMIT, backward_flow, flow, safe_substeps
+from r2reg.flow.inverse import invert
+from r2reg.flow.jacobian import lipschitz_bound
 from r2reg.flow.smooth import gaussian
 from r2reg.geometry.grid import Grid
 from r2reg.metrics.deformation import deformation_metrics
@@ -37,28 +42,27 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
     return fixed.canonical().with_spacing(model.network.spacing)
 
 
-def predict(model: SavedModel, images: LevelImages) -> tuple[Tensor, bool]:
-    """Displacement of a pair, and whether each of its steps is one-to-one by its bound.
+def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
+    """The map of a pair with its inverse, in voxels of the images' grid.
 
     `residual` and `scaling_squaring` are taken as the network gives them and carry no such bound; `flow` is
     integrated by `integrate_safely`.
 
     Args:
         images: the pair on the network's grid.
-    Returns:
-        (1, X, Y[, Z], d) in voxels, and the bound's verdict.
     """
     network = model.build(images.grid.shape)
     pair = [ops.convert_to_numpy(image) for image in (images.moving, images.fixed)]
     if model.network.integrator != "flow":
-        return _run(network, pair)["displacement"], False
+        displacement = _run(network, pair)["displacement"]
+        return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))
     velocities = _run(velocity_model(network), pair)
     if model.network.network == "svf-r2net":
         velocities = [velocities[0]] * len(velocities)
-    return integrate_safely(velocities, model.network.scheme, model.network.substeps), True
+    return integrate_safely(velocities, model.network.scheme, model.network.substeps)
 
 
-def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Tensor:
+def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Diffeomorphism:
     """Integrate with as many substeps as keep each step one-to-one, from velocities that the grid can carry.
 
     A flow without folds can still fold between the voxels at which it is sampled, where it compresses more than
@@ -66,21 +70,23 @@ def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Te
 
     Args:
         velocities: T fields (1, *S, d), voxels per unit time. scheme, substeps: of `flow`, substeps at least.
-    Returns:
-        (1, *S, d), voxels.
     """
     for sigma in SMOOTHING_SIGMAS:
         # An SVF's list holds one tensor many times; smooth it once.
         smoothed = {id(v): gaussian(v, sigma=sigma) if sigma else v for v in velocities}
         steps = [smoothed[id(v)] for v in velocities]
-        displacement = flow(steps, scheme, safe_substeps(steps, scheme, substeps))
+        taken = safe_substeps(steps, scheme, substeps)
+        displacement = flow(steps, scheme, taken)
         folds = deformation_metrics(ops.convert_to_numpy(displacement)[0])["digital_folds"]
         if not folds:
             break
         log.debug("network: velocities smoothed by %.1f voxels leave %d digital folds", sigma, folds)
     else:
         log.warning("network: the map still folds at %d voxels; the model does not fit these images", folds)
-    return displacement
+    h = 1 / (len(steps) * taken)
+    bound = max(float(lipschitz_bound(h * velocity)) for velocity in smoothed.values())
+    bound *= 1 if scheme == "euler" else LARGEST_BOUND / STEP_LIMIT[scheme]  # a limit of each scheme's own
+    return Diffeomorphism(displacement, backward_flow(steps, scheme, taken), Certificate(len(steps) * taken, bound))
 
 
 def _run(network: Any, pair: list[np.ndarray]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from r2reg.io.images import Volume, read_image, read_labels, read_mask
 from r2reg.io.points import Points, read_points
 from r2reg.resampling import resample
 
+log = logging.getLogger("r2reg")
+
+LISTED = 10  # ids that a message names
 OPTIONAL = ("moving_labels", "fixed_labels", "moving_mask", "fixed_mask", "moving_points", "fixed_points")
 
 
@@ -20,7 +25,12 @@ OPTIONAL = ("moving_labels", "fixed_labels", "moving_mask", "fixed_mask", "movin
 class Pair:
     """Two images of one dimension, on any grids; labels, masks (bool) and points where given.
 
-    Fixed's labels and masks lie on fixed's grid, moving's on moving's.
+    Fixed's labels and masks lie on fixed's grid, moving's on moving's. Labels of both are compared by their ids: a
+    warning names those that only one of them holds.
+
+    Raises:
+        RegistrationError: images of different dimension, points that are not in pairs, or label maps of both images
+            that share no id.
     """
 
     moving: Volume
@@ -44,6 +54,38 @@ class Pair:
                 f"{len(self.moving_points.ras)} moving points and {len(self.fixed_points.ras)} fixed points; "
                 "give them in pairs, row by row"
             )
+        if self.moving_labels and self.fixed_labels:
+            _check_ids(self.moving_labels, self.fixed_labels)
+
+
+def _check_ids(moving: Volume, fixed: Volume) -> None:
+    ids = {"moving": label_ids(moving.array), "fixed": label_ids(fixed.array)}
+    where = f"{moving.path} (moving), {fixed.path} (fixed)"
+    if not ids["moving"] & ids["fixed"]:
+        raise RegistrationError(
+            f"{where}: share no label, {_listed(ids['moving'])} against {_listed(ids['fixed'])}; "
+            "give maps with the same ids, or leave one out"
+        )
+    alone = {"moving": ids["moving"] - ids["fixed"], "fixed": ids["fixed"] - ids["moving"]}
+    told = " and ".join(f"{_listed(only)} only in {image}" for image, only in alone.items() if only)
+    if told:
+        log.warning("%s: labels differ, %s; their Dice is 0 and counts in the mean", where, told)
+
+
+def label_ids(array: np.ndarray) -> set[int]:
+    """The ids of a label map but 0, which is background."""
+    low, high = int(array.min()), int(array.max())
+    if high - low < array.size:  # a tenth of the time of sorting the voxels
+        seen = np.zeros(high - low + 1, dtype=bool)
+        seen[array.ravel().astype(np.intp) - low] = True
+        return set((np.flatnonzero(seen) + low).tolist()) - {0}
+    return set(np.unique(array).tolist()) - {0}
+
+
+def _listed(ids: Iterable[int]) -> str:
+    """The smallest few ids, rising."""
+    rising = sorted(ids)
+    return ", ".join(map(str, rising[:LISTED])) + (", ..." if len(rising) > LISTED else "") if rising else "none"
 
 
 def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | None) -> Pair:
@@ -53,7 +95,7 @@ def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | No
 
     Raises:
         ImageError, TableError: a file that cannot be used; see the readers.
-        RegistrationError: images of different dimension, or points that are not in pairs.
+        RegistrationError: see `Pair`.
     """
     images = {"moving": read_image(moving), "fixed": read_image(fixed)}
     given = {name: Path(path) for name, path in optional.items() if path is not None}

@@ -1,12 +1,13 @@
 """Refinement: the flow goes on, driven by the pair itself.
 
-Each step is one more residual block of the same flow, phi <- phi o (id + v), with v the Gaussian-smoothed
-descent direction of the similarity at the current phi. Coarse to fine, no gradient through the composition.
+Each step is one more residual block of the same flow, phi <- phi o (id + v), coarse to fine. Its velocity is the
+smoothed descent direction of the similarity at the current phi plus the relaxation of phi, so the map is kept smooth
+by steps of the flow and never by a filter over the whole of it: what comes out is a composition of maps that are
+one-to-one by their bounds. No gradient goes through the composition.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,28 +18,30 @@ from keras import ops
 from r2reg.config import RefinePreset
 from r2reg.errors import RegistrationError
 from r2reg.flow import backend
-from r2reg.flow.integrate import STEP_LIMIT
-from r2reg.flow.jacobian import central_gradient, lipschitz_bound
-from r2reg.flow.reference import folded_voxels
+from r2reg.flow.diffeomorphism import Diffeomorphism, advance, follow, identity, resampled
+from r2reg.flow.jacobian import central_gradient
+from r2reg.flow.relaxation import relaxation
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import affine_coordinates, compose, sample, warp
 from r2reg.geometry.grid import Grid, index_map
-from r2reg.losses.similarity import LOCAL_MAPS
+from r2reg.losses.steering import Steering
 
 Tensor = Any
 
-LARGEST_STEP = 0.5  # voxels of the level; larger ones overshoot the interpolation's range
+STEP = 0.4  # voxels of the level, the largest displacement of a step
+SLOWER, FASTER = 0.6, 1.1  # what a step's length is multiplied by after the similarity got worse, or better
+STRONG_FORCE = 1.5  # times the forces' root mean square: stronger ones are cut to it, lest a few edges rule a step
+UPDATE_SIGMA = 1.5  # voxels of the level, smoothing of each step's force
+RELAXATION = 0.04  # of a step, in units of time; the higher, the smoother the map
+PLATEAU_STEPS = 10  # a level ends when so many steps have brought less than
+PLATEAU_GAIN = 0.01  # this share of what the level has gained so far
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
-UNFOLDING_ROUNDS = 20  # of local smoothing at most; a few are usual
 FEWEST_VOXELS = 8  # along an axis of a coarse level
-SLAB_VOXELS = 1 << 19  # whose similarity is differentiated at a time
-UPDATE_SIGMA = 2.0  # voxels of the level, smoothing of each step
-FIELD_SIGMA = 0.5  # voxels of the level, smoothing of the whole displacement after each step
 
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution: its spacing as a multiple of the finest, and how many steps are taken there."""
+    """One resolution: its spacing as a multiple of the finest, and how many steps are taken there at most."""
 
     factor: int
     steps: int
@@ -48,7 +51,7 @@ class Level:
 PRESETS: dict[RefinePreset, tuple[Level, ...]] = {
     "none": (),
     "fast": (Level(4, 60), Level(2, 40)),
-    "default": (Level(4, 60), Level(2, 60), Level(1, 15)),
+    "default": (Level(4, 60), Level(2, 60), Level(1, 10)),
     "best": (Level(4, 100), Level(2, 100), Level(1, 40)),
 }
 
@@ -75,141 +78,197 @@ def carry_displacement(displacement: Tensor, source: Grid, target: Grid) -> Tens
 
 
 @dataclass(frozen=True)
+class MapOnGrid:
+    """A map of fixed's points and the grid in whose voxels its fields are."""
+
+    phi: Diffeomorphism
+    grid: Grid
+
+    def on(self, grid: Grid) -> MapOnGrid:
+        """The same map on another grid."""
+        if grid == self.grid:
+            return self
+        return MapOnGrid(resampled(self.phi, lambda field: carry_displacement(field, self.grid, grid)), grid)
+
+
+@dataclass(frozen=True)
 class LevelImages:
-    """What a level works on: (1, *grid, 1) tensors in [0, 1], moving already carried through the affine."""
+    """What a level works on: (1, *grid, C) tensors, moving's already carried through the affine.
+
+    Attributes:
+        fixed, moving: intensities in [0, 1], or one channel per label.
+        mask, moving_mask: (1, *grid, 1) in [0, 1], where the similarity looks; both must say so where both are given.
+    """
 
     grid: Grid
     fixed: Tensor
     moving: Tensor
-    mask: Tensor | None
+    mask: Tensor | None = None
+    moving_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Refined:
-    """A refined displacement, (1, *grid, d) in the grid's voxels."""
+class Term:
+    """One thing that drives the refinement: a similarity and the images that it compares.
 
-    displacement: Tensor
-    grid: Grid
+    Attributes:
+        finest: the smallest factor of a level on which it is computed; finer levels take its force from there.
+    """
+
+    steering: Steering
+    images_on: Callable[[Grid], LevelImages]
+    finest: int = 1
 
 
 def refine(
-    images_on: Callable[[Grid], LevelImages],
+    terms: list[Term],
     full: Grid,
     levels: tuple[Level, ...],
-    similarity: str,
-    start: tuple[Tensor, Grid] | None,
+    start: MapOnGrid | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Refined:
-    """Run the levels, coarse to fine: phi = start o increment, and only the increment is carried and smoothed.
+) -> MapOnGrid:
+    """Run the levels, coarse to fine: phi = start o increment, and only the increment is carried and relaxed.
 
     So what the start resolves more finely than a level is not lost there.
 
     Args:
-        images_on: makes a level's images.
+        terms: what to be driven by, all with one weight.
         full: the finest grid.
         levels: see PRESETS; at least one.
-        similarity: a key of LOCAL_MAPS.
-        start: the displacement to go on from and its grid; None: the identity.
+        start: the map to go on from; None: the identity.
         progress: called with one line per level.
     Raises:
-        RegistrationError: fewer than 3 voxels along an axis, or intensities without a finite gradient.
+        RegistrationError: fewer than 3 voxels along an axis, masks that do not meet, or intensities without a finite
+            gradient.
     """
     if min(full.shape) < 3:
         raise RegistrationError(f"fixed has {full.shape} voxels; refinement needs 3 along each axis, or --refine none")
-    increment, grid = None, full
+    increment = None
     for level in levels:
-        images = images_on(level_grid(full, level.factor))
-        if increment is None:
-            increment = ops.zeros((1, *images.grid.shape, full.ndim))
-        else:
-            increment = carry_displacement(increment, grid, images.grid)
-        grid = images.grid
-        base = None if start is None else carry_displacement(*start, grid)
-        for _ in range(level.steps):
-            increment = improve(increment, base, images, similarity)
-        progress(f"refine: {level.steps} steps at {grid.shape}")
+        grid = level_grid(full, level.factor)
+        increment = MapOnGrid(identity(grid.shape), grid) if increment is None else increment.on(grid)
+        base = None if start is None else start.on(grid).phi.displacement
+        drivers = [Driver(term, grid, level_grid(full, max(level.factor, term.finest))) for term in terms]
+        phi, taken = _run_level(increment.phi, base, drivers, level.steps)
+        increment = MapOnGrid(phi, grid)
+        progress(f"refine: {taken} steps at {grid.shape}")
+    assert increment is not None
     if start is None:
-        return Refined(unfold(increment), grid)
-    finest = start[1] if start[1].spacing.min() < grid.spacing.min() else grid
-    base, increment = carry_displacement(*start, finest), carry_displacement(increment, grid, finest)
-    return Refined(unfold(compose(base, increment)), finest)
+        return increment
+    finest = min(start.grid, increment.grid, key=lambda grid: grid.spacing.min())
+    return MapOnGrid(follow(start.on(finest).phi, increment.on(finest).phi), finest)
 
 
-def unfold(displacement: Tensor) -> Tensor:
-    """Smooth a displacement around the voxels where its sampled map folds, and only there, until none folds.
+def _run_level(
+    phi: Diffeomorphism, base: Tensor | None, drivers: list[Driver], steps: int
+) -> tuple[Diffeomorphism, int]:
+    """At most so many steps, fewer where they no longer pay; the map and the number of steps taken."""
+    values: list[float] = []
+    pace = 1.0
+    for _ in range(steps):
+        displacement = phi.displacement if base is None else compose(base, phi.displacement)
+        directions = [driver.direction(displacement) for driver in drivers]
+        values.append(sum(value for value, _ in directions))
+        if all(direction is None for _, direction in directions) or on_plateau(values):
+            break
+        worse = len(values) > 1 and values[-1] > values[-2]
+        pace = SLOWER * pace if worse else min(FASTER * pace, 1.0)
+        share = STEP / len(drivers)
+        velocity = sum(share * direction for _, direction in directions if direction is not None)
+        relaxing, room = relaxation(phi.displacement)
+        phi = advance(phi, pace * (room * velocity + RELAXATION * relaxing))
+    return phi, len(values)
 
-    The steps are one-to-one, but where they compress more than the grid resolves the map between its voxels is not.
+
+def on_plateau(values: list[float]) -> bool:
+    """Whether the last PLATEAU_STEPS steps brought too little of what the level has gained."""
+    if len(values) <= PLATEAU_STEPS:
+        return False
+    before, now = min(values[:-PLATEAU_STEPS]), min(values)
+    return before - now < PLATEAU_GAIN * (values[0] - now)
+
+
+class Driver:
+    """A term at one level."""
+
+    def __init__(self, term: Term, grid: Grid, own: Grid):
+        """Prepare the images.
+
+        Args:
+            grid: the level's. own: where the term is computed, as fine or coarser.
+        """
+        images = term.images_on(own)
+        features = term.steering.features
+        self.grid, self.own = grid, own
+        self.moving = features(images.moving)
+        self.prepared = term.steering.prepare(features(images.fixed), self.moving)
+        self.slope = term.steering.slope
+        self.mask, self.moving_mask = images.mask, images.moving_mask
+        if _is_empty(self._weight(ops.zeros((1, *own.shape, own.ndim)))):
+            raise RegistrationError(
+                "the masks of moving and fixed do not overlap after the affine; check the masks, or give another --init"
+            )
+
+    def direction(self, displacement: Tensor) -> tuple[float, Tensor | None]:
+        """The similarity's value, lower is better, and where to go: largest vector 1 voxel; None: nowhere.
+
+        Args:
+            displacement: (1, *grid, d), voxels.
+        """
+        if self.own != self.grid:
+            displacement = carry_displacement(displacement, self.grid, self.own)
+        moved = warp(self.moving, displacement)
+        value, by_moved = self.slope(self.prepared, moved, self._weight(displacement))
+        strongest, velocity = smoothed_force(by_moved, moved)
+        if not np.isfinite(strongest):
+            raise RegistrationError("the similarity of the images has no finite gradient; check their intensities")
+        if strongest < SMALLEST_FORCE:
+            return float(value), None
+        velocity = velocity / _longest(velocity)
+        return float(value), velocity if self.own == self.grid else sample(
+            velocity, affine_coordinates(index_map(self.grid, self.own), self.grid.shape)
+        )
+
+    def _weight(self, displacement: Tensor) -> Tensor | None:
+        if self.moving_mask is None:
+            return self.mask
+        moved = warp(self.moving_mask, displacement)
+        return moved if self.mask is None else moved * self.mask
+
+
+def smoothed_force(by_moved: Tensor, moved: Tensor) -> tuple[float, Tensor]:
+    """The strongest force, and the Gaussian-smoothed direction in which the loss falls.
+
+    The loss changes by (dL/dmoved) . grad(moved) v under moved <- moved o (id + v).
 
     Args:
-        displacement: (1, *S, d), voxels.
+        by_moved: dL/dmoved, (1, *S, C). moved: (1, *S, C).
     Returns:
-        (1, *S, d); as it was at more than about 10 voxels from any fold.
+        The largest |force|, and (1, *S, d), in arbitrary units.
     """
-    for _ in range(UNFOLDING_ROUNDS):
-        folded = folded_voxels(ops.convert_to_numpy(displacement)[0])
-        if not folded.any():
-            break
-        near = ops.convert_to_tensor(folded[None, ..., None].astype("float32"))
-        # 1 at a fold and within about a voxel of it, falling to 0 smoothly.
-        weight = ops.minimum(gaussian(near, sigma=UPDATE_SIGMA) * (4 * UPDATE_SIGMA) ** (len(near.shape) - 2), 1.0)
-        displacement = displacement + weight * (gaussian(displacement, sigma=1.0) - displacement)
-    return displacement
-
-
-def improve(increment: Tensor, base: Tensor | None, images: LevelImages, similarity: str) -> Tensor:
-    """One step phi <- phi o (id + v), phi = base o increment; v is halved until id + v is one-to-one."""
-    displacement = increment if base is None else compose(base, increment)
-    velocity = descent(displacement, images.fixed, images.moving, images.mask, similarity)
-    largest = float(ops.max(ops.abs(velocity)))
-    if not np.isfinite(largest):
-        raise RegistrationError(f"the {similarity} of the images has no finite gradient; check their intensities")
-    if largest < SMALLEST_FORCE:
-        return increment
-    velocity = velocity * (LARGEST_STEP / largest)
-    bound = float(lipschitz_bound(velocity))
-    while bound >= STEP_LIMIT["euler"]:
-        velocity, bound = velocity / 2, bound / 2
-    return gaussian(compose(increment, velocity), sigma=FIELD_SIGMA)
-
-
-def descent(displacement: Tensor, fixed: Tensor, moving: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
-    """The smoothed direction in which the similarity's loss falls, (1, *S, d), in arbitrary units.
-
-    The loss changes by (dL/dmoved) grad(moved) . v under moved <- moved o (id + v).
-    """
-    moved = warp(moving, displacement)
-    return gaussian(_force(intensity_gradient(fixed, moved, mask, similarity), moved), sigma=UPDATE_SIGMA)
-
-
-def intensity_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
-    """Derivative of the sum of the similarity's map in each of moved's intensities, slab by slab to save memory.
-
-    A window's voxels reach `reach` from its centre, so a slab needs twice as many planes beyond its ends for its
-    own planes' derivatives to be those of the whole volume.
-    """
-    _, reach = LOCAL_MAPS[similarity]
-    planes = moved.shape[1]
-    thickness = max(1, SLAB_VOXELS // math.prod(moved.shape[2:-1]))
-    parts = []
-    for first in range(0, planes, thickness):
-        last = min(first + thickness, planes)
-        low, high = max(first - 2 * reach, 0), min(last + 2 * reach, planes)
-        slab_mask = None if mask is None else mask[:, low:high]
-        part = _slab_gradient(fixed[:, low:high], moved[:, low:high], slab_mask, similarity)
-        parts.append(part[:, first - low : last - low])
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
-
-
-def _slab_gradient(fixed: Tensor, moved: Tensor, mask: Tensor | None, similarity: str) -> Tensor:
-    # Not compiled as a whole: inside one XLA function TensorFlow takes the images for constants and compiles
-    # anew for every pair of values. The map and its derivative are compiled each by itself.
-    unlikeness, _ = LOCAL_MAPS[similarity]
-    return backend.gradient(lambda m: ops.sum(unlikeness(fixed, m) * (1.0 if mask is None else mask)), moved)
+    strongest, force = _limited_force(by_moved, moved)
+    return float(strongest), gaussian(force, sigma=UPDATE_SIGMA)
 
 
 @backend.accelerate()
-def _force(by_intensity: Tensor, moved: Tensor) -> Tensor:
+def _limited_force(by_moved: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
     ndim = len(moved.shape) - 2
-    interior = central_gradient(moved)[..., 0, :]
-    slope = ops.pad(interior, [(0, 0), *[(1, 1)] * ndim, (0, 0)])
-    return -by_intensity * slope
+    interior = -ops.sum(_interior(by_moved)[..., None] * central_gradient(moved), axis=-2)
+    size = ops.sqrt(ops.sum(interior * interior, axis=-1, keepdims=True))
+    acting = ops.maximum(ops.sum(ops.cast(size > 0, size.dtype)), 1.0)
+    limit = STRONG_FORCE * ops.sqrt(ops.sum(size * size) / acting)
+    limited = interior * ops.minimum(limit / ops.maximum(size, 1e-30), 1.0)
+    return ops.max(size), ops.pad(limited, [(0, 0), *[(1, 1)] * ndim, (0, 0)])
+
+
+def _interior(field: Tensor) -> Tensor:
+    return field[(slice(None), *[slice(1, -1)] * (len(field.shape) - 2))]
+
+
+@backend.accelerate()
+def _longest(velocity: Tensor) -> Tensor:
+    return ops.sqrt(ops.max(ops.sum(velocity * velocity, axis=-1)))
+
+
+def _is_empty(weight: Tensor | None) -> bool:
+    return weight is not None and not float(ops.max(weight)) > 0

@@ -1,14 +1,17 @@
 """Losses against closed forms, independent float64 computations and finite differences."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from keras import ops
-from scipy import ndimage
 
-from r2reg.flow import backend, reference
+from r2reg.flow import backend
+from r2reg.flow.reference import jacobian_determinant
+from r2reg.losses import reference
 from r2reg.losses.overlap import soft_dice
 from r2reg.losses.regularity import diffusion, folding
-from r2reg.losses.similarity import LNCC_EPSILON, lncc, mse
+from r2reg.losses.similarity import SIMILARITIES, lncc, mi, mind, mse, ngf
 
 pytestmark = pytest.mark.backends
 
@@ -17,40 +20,34 @@ def tensor(array):
     return ops.convert_to_tensor(np.asarray(array, dtype="float32"))
 
 
-def reference_mse(fixed, moved):
-    return np.mean((fixed - moved) ** 2)
+def per_item(loss):
+    """The mean over a batch's items of a loss that is global in each."""
+    return lambda fixed, moved: np.mean([loss(fixed[i : i + 1], moved[i : i + 1]) for i in range(len(fixed))])
 
 
-def reference_lncc(fixed, moved, radius=2):
-    """Window sums by scipy in float64."""
-
-    def window(a):
-        return ndimage.uniform_filter(a, (1, *[2 * radius + 1] * (a.ndim - 2), 1), mode="nearest")
-
-    count = (2 * radius + 1) ** (fixed.ndim - 2)
-    cross = count * (window(fixed * moved) - window(fixed) * window(moved))
-    var_f = count * (window(fixed**2) - window(fixed) ** 2)
-    var_m = count * (window(moved**2) - window(moved) ** 2)
-    return 1 - np.mean(cross**2 / (var_f * var_m + LNCC_EPSILON))
+def reference_mind(fixed, moved):
+    return reference.mse(reference.mind_ssc(fixed), reference.mind_ssc(moved))
 
 
 def reference_folding(u):
-    return np.mean([np.maximum(-reference.jacobian_determinant(item), 0).mean() for item in u])
+    return np.mean([np.maximum(-jacobian_determinant(item), 0).mean() for item in u])
 
 
 def reference_diffusion(f):
     return sum(np.mean(np.sum(np.diff(f, axis=a) ** 2, axis=-1)) for a in range(1, f.ndim - 1))
 
 
-def reference_soft_dice(fixed, moved):
-    axes = tuple(range(1, fixed.ndim - 1))
-    return 1 - np.mean(2 * (fixed * moved).sum(axes) / (fixed + moved).sum(axes))
-
-
 @pytest.mark.parametrize("shape", [(9, 10), (7, 8, 6)])
 @pytest.mark.parametrize(
     ("loss", "expected"),
-    [(mse, reference_mse), (lncc, reference_lncc), (soft_dice, reference_soft_dice)],
+    [
+        (mse, reference.mse),
+        (lncc, reference.lncc),
+        (partial(ngf, epsilon=0.3), partial(reference.ngf, epsilon=(0.3, 0.3))),
+        (mi, per_item(reference.mi)),
+        (mind, reference_mind),
+        (soft_dice, per_item(reference.soft_dice)),
+    ],
 )
 def test_pair_losses(loss, expected, shape):
     rng = np.random.default_rng(0)
@@ -80,11 +77,21 @@ def test_lncc_of_a_linear_change_of_contrast_is_zero():
     assert float(lncc(tensor(image), tensor(0.9 - 0.7 * image))) < 1e-3  # epsilon in the ratio
 
 
-def test_flat_images_do_not_blow_up():
+@pytest.mark.parametrize(("name", "value"), [("mse", 0), ("lncc", 1), ("ngf", 0), ("mi", 0), ("mind", 0)])
+def test_flat_images_do_not_blow_up(name, value):
+    """Nothing is known of flat images: no correlation, no information, nothing unlike."""
     flat = tensor(np.full((1, 8, 8, 8, 1), 0.3))
-    gradient = ops.convert_to_numpy(backend.gradient(lambda m: lncc(flat, m), flat))
-    assert float(lncc(flat, flat)) == pytest.approx(1)
+    loss = SIMILARITIES[name]
+    gradient = ops.convert_to_numpy(backend.gradient(lambda m: loss(flat, m), flat))
+    assert float(loss(flat, flat)) == pytest.approx(value, abs=1e-6)  # float32's rounding of shares that sum to 1
     assert np.isfinite(gradient).all()
+
+
+def test_default_edge_parameter_is_the_mean_gradient_of_each_image():
+    rng = np.random.default_rng(3)
+    fixed, moved = rng.uniform(size=(2, 1, 9, 10, 1)) * np.array([1.0, 0.2]).reshape(2, 1, 1, 1, 1)
+    epsilon = (reference.mean_gradient(fixed), reference.mean_gradient(moved))
+    check(lambda m: ngf(tensor(fixed), m), lambda m: reference.ngf(fixed, m, epsilon=epsilon), moved, rng)
 
 
 def test_mask_restricts_the_mean():
@@ -95,6 +102,21 @@ def test_mask_restricts_the_mean():
     assert float(mse(tensor(fixed), tensor(moved), tensor(mask))) == 0
     assert float(mse(tensor(fixed), tensor(moved), tensor(1 - mask))) == 1
     assert float(mse(tensor(fixed), tensor(moved), tensor(0 * mask))) == 0
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_mask_of_every_similarity(name):
+    """What moved holds far from the mask does not matter: 5 voxels are beyond MIND's patches and neighbours."""
+    rng = np.random.default_rng(4)
+    fixed, moved = rng.uniform(size=(2, 1, 16, 9, 1))
+    mask = np.zeros((1, 16, 9, 1))
+    mask[:, :6] = 1
+    other = moved.copy()
+    other[:, 11:] = moved[:, 11:][:, ::-1]  # as bright on average as before, for the scales taken from all voxels
+    loss = partial(SIMILARITIES[name], **({"epsilon": 0.3} if name == "ngf" else {}))
+    values = [float(loss(tensor(fixed), tensor(m), tensor(mask))) for m in (moved, other)]
+    assert values[0] == pytest.approx(values[1], rel=0.02)  # MIND bounds a voxel's variance by the whole image's
+    assert values[0] != pytest.approx(float(loss(tensor(fixed), tensor(moved))), rel=0.02)
 
 
 def test_folding_of_a_reflection():

@@ -53,6 +53,7 @@ def test_metrics_file_has_the_promised_keys(registered):
         "jacobian_max",
         "sdlogj",
         "certified",
+        "certificate",
     }
     assert promised | {"inverse_residual_mm"} == set(metrics["deformation"])
     assert {"mean", "p99", "max"} == set(metrics["deformation"]["inverse_residual_mm"])

@@ -1,0 +1,207 @@
+"""From an aligned pair to the map between them: network, refinement, and the fields that are written."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from r2reg.config import RegisterConfig
+from r2reg.errors import ConfigError
+from r2reg.flow.certificate import Certificate
+from r2reg.geometry.grid import Grid
+from r2reg.geometry.transforms import Affine, Displacement
+from r2reg.io.images import Volume
+from r2reg.preprocessing.resolution import low_pass
+from r2reg.registration.clock import Clock
+from r2reg.registration.pair import Pair
+from r2reg.resampling import resample
+
+if TYPE_CHECKING:
+    from r2reg.networks.saving import SavedModel
+    from r2reg.registration.refinement import LevelImages, MapOnGrid, Term
+
+log = logging.getLogger("r2reg")
+
+BLUR_MARGIN = 8  # voxels around a label that its low-pass may reach
+GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """What was found, in the float32 in which it is written.
+
+    Attributes:
+        warp: on fixed's grid. inverse_warp: on fixed's grid.
+        certificate: of the steps that the warp is composed of.
+        model: {"name", "sha256"} of the network that took part.
+    """
+
+    warp: Displacement
+    inverse_warp: Displacement
+    certificate: Certificate
+    model: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A pair whose affine is known, and its intensities in [0, 1], each on its own grid."""
+
+    pair: Pair
+    moving: np.ndarray
+    fixed: np.ndarray
+    affine: Affine
+
+    def images_on(self, grid: Grid) -> LevelImages:
+        """Both images and the masks on a grid, low-passed where it is coarser, moving through the affine."""
+        from r2reg.registration.refinement import LevelImages
+
+        pair = self.pair
+        with ThreadPoolExecutor() as pool:  # SciPy's filters take one thread each
+            fixed = pool.submit(_tensor, self.fixed, pair.fixed.grid, grid, [])
+            moving = pool.submit(_tensor, self.moving, pair.moving.grid, grid, [self.affine])
+        return LevelImages(
+            grid,
+            fixed.result(),
+            moving.result(),
+            pair.fixed_mask and _tensor(_weights(pair.fixed_mask), pair.fixed.grid, grid, []),
+            pair.moving_mask and _tensor(_weights(pair.moving_mask), pair.moving.grid, grid, [self.affine]),
+        )
+
+    def labels_on(self, grid: Grid) -> LevelImages:
+        """One channel per label that both maps hold, low-passed where the grid is coarser."""
+        from r2reg.registration.refinement import LevelImages
+
+        fixed, moving = guiding_labels(self.pair)
+        common = common_labels(fixed, moving)
+        return LevelImages(grid, _channels(fixed, common, grid, []), _channels(moving, common, grid, [self.affine]))
+
+
+def guiding_labels(pair: Pair) -> tuple[Volume, Volume]:
+    """Fixed's and moving's labels.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    if pair.fixed_labels is None or pair.moving_labels is None:
+        raise ConfigError("--guide labels needs --moving-labels and --fixed-labels; give both, or leave it out")
+    return pair.fixed_labels, pair.moving_labels
+
+
+def common_labels(a: Volume, b: Volume) -> np.ndarray:
+    """The ids, but for 0, that both maps hold."""
+    common = np.intersect1d(np.unique(a.array), np.unique(b.array))
+    return common[common != 0]
+
+
+def _channels(labels: Volume, ids: np.ndarray, grid: Grid, transforms: list[Affine]) -> Any:
+    from keras import ops
+    from scipy.ndimage import find_objects
+
+    boxes = find_objects(np.searchsorted(ids, labels.array, side="right") * np.isin(labels.array, ids))
+    channels = []
+    for label, box in zip(ids, boxes, strict=True):
+        wide = tuple(slice(max(part.start - BLUR_MARGIN, 0), part.stop + BLUR_MARGIN) for part in box)
+        affine = labels.grid.affine.copy()
+        affine[:-1, -1] = labels.grid.index_to_ras(np.array([part.start for part in wide], dtype=np.float64))
+        array = (labels.array[wide] == label).astype(np.float32)
+        channels.append(_tensor(array, Grid(array.shape, affine), grid, transforms))
+    return ops.concatenate(channels, axis=-1)
+
+
+def _weights(mask: Volume) -> np.ndarray:
+    return mask.array.astype(np.float32)
+
+
+def _tensor(array: np.ndarray, source: Grid, target: Grid, transforms: list[Affine]) -> Any:
+    from keras import ops
+
+    moved = resample(Volume(low_pass(array, source, target), source), target, transforms, "linear", 0.0)
+    return ops.convert_to_tensor(moved.astype("float32")[None, ..., None])
+
+
+def find_deformation(aligned: Aligned, model: SavedModel | None, config: RegisterConfig, clock: Clock) -> Deformation:
+    """The warp that `config` asks for: from the network, refined; the identity for an affine registration."""
+    grid = aligned.pair.fixed.grid
+    if config.transform == "affine":
+        return _none(grid)
+    from r2reg.registration.refinement import levels_for, refine
+
+    full = grid.canonical()
+    found, name = None, None
+    if model is not None:
+        with clock.stage("network"):
+            found, name = _from_network(model, full, aligned)
+    levels = levels_for(config.refine)
+    if levels:
+        with clock.stage("refine"):
+            found = refine(terms(aligned, config), full, levels, found, log.info)
+    if found is None:
+        return _none(grid)
+    with clock.stage("transform"):
+        return _on_fixed_grid(found, grid, name)
+
+
+def rehearse(grid: Grid, config: RegisterConfig) -> None:
+    """One step per level on noise: compiles what the refinement runs, while the affine keeps one core.
+
+    Args:
+        grid: fixed's.
+    """
+    if config.transform == "affine":
+        return
+    from keras import ops
+
+    from r2reg.losses.steering import steering
+    from r2reg.registration.refinement import Level, LevelImages, Term, levels_for, refine
+
+    def noise(level: Grid) -> LevelImages:
+        images = np.random.default_rng(0).random((2, 1, *level.shape, 1), dtype=np.float32)
+        return LevelImages(level, *(ops.convert_to_tensor(image) for image in images))
+
+    steps = tuple(Level(level.factor, 1) for level in levels_for(config.refine))
+    if steps:
+        refine([Term(steering(config.similarity, radius=config.radius), noise)], grid.canonical(), steps)
+
+
+def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
+    """What drives the refinement: the images' similarity, and the labels' where they are to guide."""
+    from r2reg.losses.steering import steering
+    from r2reg.registration.refinement import Term
+
+    found = [Term(steering(config.similarity, radius=config.radius), aligned.images_on)]
+    if "labels" in config.guide:
+        found.append(Term(steering("dice"), aligned.labels_on, GUIDE_FACTOR))
+    return found
+
+
+def _from_network(model: SavedModel, full: Grid, aligned: Aligned) -> tuple[MapOnGrid, dict[str, str]]:
+    from r2reg.registration.network import network_grid, predict
+    from r2reg.registration.refinement import MapOnGrid
+
+    images = aligned.images_on(network_grid(model, full))
+    name = {"name": model.folder.resolve().name, "sha256": model.sha256}
+    return MapOnGrid(predict(model, images), images.grid), name
+
+
+def _none(grid: Grid) -> Deformation:
+    zero = np.zeros((*grid.shape, grid.ndim), dtype=np.float32)
+    return Deformation(Displacement(grid, zero), Displacement(grid, zero), Certificate())
+
+
+def _on_fixed_grid(found: MapOnGrid, grid: Grid, model: dict[str, str] | None) -> Deformation:
+    from keras import ops
+
+    from r2reg.flow.inverse import invert, spread_interpolation_error
+    from r2reg.registration.unfolding import unfold
+
+    phi = found.on(grid).phi
+    displacement, certificate = unfold(phi.displacement, phi.certificate)
+    inverse = spread_interpolation_error(invert(displacement, phi.inverse)[0])
+    warp, inverse_warp = (
+        Displacement.from_voxels(grid, ops.convert_to_numpy(field)[0]) for field in (displacement, inverse)
+    )
+    return Deformation(warp, inverse_warp, certificate, model)
