@@ -11,22 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from phantoms import phantom_pair
+from processes import R2REG, run_or_fail
 
-from r2reg.geometry.grid import Grid
-from r2reg.io.images import Volume, write_image
-from r2reg.phantom import labels_on, painted, random_deformation
-
-HELP = ([], ["register"], ["train"], ["apply"], ["points"], ["demo"])
+HELP: tuple[list[str], ...] = ([], ["register"], ["train"], ["apply"], ["points"], ["demo"])
 
 
 def measure(arguments: list[str]) -> dict[str, float]:
@@ -35,18 +29,8 @@ def measure(arguments: list[str]) -> dict[str, float]:
     Raises:
         RuntimeError: it failed.
     """
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "r2reg.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"r2reg {' '.join(arguments)} ended with status {status}")
-    return {
-        "wall_seconds": time.perf_counter() - start,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_gigabytes": usage.ru_maxrss * 1024 / 1e9,  # Linux counts KiB
-    }
+    cost = vars(run_or_fail([*R2REG, *arguments]))
+    return {key: cost[key] for key in ("wall_seconds", "cpu_seconds", "peak_gigabytes")}
 
 
 def medians(arguments: list[str], repeats: int) -> dict[str, Any]:
@@ -54,20 +38,6 @@ def medians(arguments: list[str], repeats: int) -> dict[str, Any]:
     measure(arguments)
     runs = [measure(arguments) for _ in range(repeats)]
     return {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
-
-
-def phantom_pair(folder: Path, shape: tuple[int, ...]) -> list[str]:
-    """Write a moving and a fixed phantom head of a shape, 1 mm."""
-    rng = np.random.default_rng(0)
-    affine = np.eye(4)
-    affine[:3, 3] = -(np.array(shape) - 1) / 2
-    grid = Grid(shape, affine)
-    paths = []
-    for name, deformation in (("moving", None), ("fixed", random_deformation(rng))):
-        image = painted(labels_on(grid, deformation), rng)
-        paths.append(str(folder / f"{name}.nii.gz"))
-        write_image(paths[-1], image, Volume(image, grid))
-    return paths
 
 
 def main() -> None:

@@ -1,0 +1,45 @@
+"""Tables of results: a CSV that grows row by row and survives an interruption, and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Add a row, rounded to six digits, and a header where the file is new; missing cells stay empty."""
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns)
+        if fresh:
+            table.writeheader()
+        table.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def numbers(rows: Iterable[Mapping[str, str]], column: str) -> list[float]:
+    """A column's cells as numbers, empty ones left out."""
+    return [float(row[column]) for row in rows if row.get(column)]
+
+
+def mean_sd(values: Sequence[float], digits: int) -> str:
+    """`mean +- sd` (of the sample), the mean alone for a single value, `-` for none."""
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows])
