@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -43,26 +45,46 @@ def resample(
         TransformError: transforms, volume and reference of different dimensions.
         ImageError: label interpolation of an image that is not integer, or a fill that its type cannot hold.
     """
-    check_choice("interpolation", interpolation, SITK_NAMES)
-    ndim = _common_dimension(volume, reference, transforms)
-    sitk = itk.simpleitk()
-    array = volume.array
-    _check_values(volume, interpolation, fill)
-    if fill is None:
-        fill = float(array.min()) if array.dtype.kind == "f" else 0.0
-    if interpolation not in KEEP_DTYPE:
-        array = array.astype(np.float32, copy=False)
-    moved = sitk.Resample(
-        itk.to_sitk_image(array, volume.grid),
-        reference.shape,
-        itk.to_sitk_transform(transforms, ndim),
-        getattr(sitk, SITK_NAMES[interpolation]),
-        (itk.lps_signs(ndim) * reference.affine[:-1, -1]).tolist(),
-        reference.spacing.tolist(),
-        (itk.lps_signs(ndim)[:, None] * reference.directions).ravel().tolist(),
-        fill,
-    )
-    return itk.from_sitk_image(moved).astype(array.dtype, copy=False)
+    return Resampler(reference, transforms)(volume, interpolation, fill)
+
+
+class Resampler:
+    """`resample` for several volumes: ITK's copy of the transforms (of a field, twice its size) is made once.
+
+    Args:
+        reference, transforms: as of `resample`.
+    """
+
+    def __init__(self, reference: Grid, transforms: Sequence[Transform]) -> None:
+        self.reference = reference
+        self.transforms = transforms
+
+    def __call__(self, volume: Volume, interpolation: str = "linear", fill: float | None = None) -> np.ndarray:
+        """As `resample`."""
+        check_choice("interpolation", interpolation, SITK_NAMES)
+        ndim = _common_dimension(volume, self.reference, self.transforms)
+        _check_values(volume, interpolation, fill)
+        array = volume.array
+        if fill is None:
+            fill = float(array.min()) if array.dtype.kind == "f" else 0.0
+        if interpolation not in KEEP_DTYPE:
+            array = array.astype(np.float32, copy=False)
+        sitk = itk.simpleitk()
+        moved = sitk.Resample(
+            itk.to_sitk_image(array, volume.grid),
+            self.reference.shape,
+            self._transform,
+            getattr(sitk, SITK_NAMES[interpolation]),
+            (itk.lps_signs(ndim) * self.reference.affine[:-1, -1]).tolist(),
+            self.reference.spacing.tolist(),
+            (itk.lps_signs(ndim)[:, None] * self.reference.directions).ravel().tolist(),
+            fill,
+        )
+        return itk.from_sitk_image(moved).astype(array.dtype, copy=False)
+
+    @cached_property
+    def _transform(self) -> Any:
+        return itk.to_sitk_transform(self.transforms, self.reference.ndim)
 
 
 def invert_onto(transforms: Sequence[Transform], grid: Grid) -> tuple[list[Transform], np.ndarray]:

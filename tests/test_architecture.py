@@ -15,6 +15,7 @@ ROOMS = (
     "__init__",
     "errors",
     "config",
+    "threads",
     "startup",
     "geometry",
     "phantom",

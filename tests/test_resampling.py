@@ -7,7 +7,7 @@ from r2reg.errors import ConfigError, ImageError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, map_points
 from r2reg.io.images import Volume
-from r2reg.resampling import invert_onto, resample
+from r2reg.resampling import Resampler, invert_onto, resample
 
 GRID = Grid((8, 9, 10), [[-2, 0, 0, 10], [0, 0, 3, 20], [0, 1, 0, 30], [0, 0, 0, 1]])
 SHIFT = Affine(np.array([[1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))  # one voxel to lower i
@@ -87,3 +87,12 @@ def test_what_cannot_be_resampled():
         resample(ramp(np.uint8), GRID, [], "nearest", fill=-1)
     with pytest.raises(ConfigError, match="interpolation must be one of linear, nearest"):
         resample(ramp(), GRID, [], "cubic")
+
+
+def test_a_resampler_carries_any_number_of_volumes():
+    rng = np.random.default_rng(0)
+    field = Displacement(GRID, rng.uniform(-1, 1, (*GRID.shape, 3)).astype(np.float32))
+    carry = Resampler(GRID, [field, SHIFT])
+    for volume, interpolation in ((ramp(), "linear"), (ramp(np.int16), "nearest"), (ramp(), "bspline")):
+        expected = resample(volume, GRID, [field, SHIFT], interpolation)
+        np.testing.assert_array_equal(carry(volume, interpolation), expected)

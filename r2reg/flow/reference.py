@@ -7,11 +7,15 @@ metrics need the memory), anything else is computed in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
 from r2reg.errors import GeometryError
+from r2reg.threads import in_threads
+
+Result = TypeVar("Result")
 
 # Voxels worked on at a time: the ten determinants keep about 50 arrays of this length, so they stay below 100
 # MB.
@@ -129,10 +133,14 @@ def full_jacobian_determinant(displacement: np.ndarray) -> np.ndarray:
     if min(field.shape[:-1]) < 2:
         raise GeometryError(f"a Jacobian needs 2 voxels along each axis. Received: {field.shape[:-1]}")
     result = np.empty(field.shape[:-1], dtype=field.dtype)
-    for start, stop in slabs(field.shape[:-1]):
+
+    def fill(slab: tuple[int, int]) -> None:
+        start, stop = slab
         low, high = max(start - 1, 0), min(stop + 1, len(field))
         part = _np_gradient_determinant(field[low:high])
         result[start:stop] = part[start - low : len(part) - (high - stop)]
+
+    in_threads(fill, slabs(field.shape[:-1]))
     return result
 
 
@@ -152,7 +160,7 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 def folded_voxels(displacement: np.ndarray) -> np.ndarray:
     """(X, Y[, Z]) bool: where any of a voxel's finite-difference determinants is <= 0 (its digital folds)."""
-    return np.concatenate([(dets <= 0).any(axis=0) for _, _, dets in cell_determinants(displacement)])
+    return np.concatenate(map_cells(lambda _start, _stop, dets: (dets <= 0).any(axis=0), displacement))
 
 
 def cell_determinants(displacement: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -175,9 +183,19 @@ def cell_determinants(displacement: np.ndarray) -> Iterator[tuple[int, int, np.n
     """
     field = as_field(displacement)
     for start, stop in slabs(field.shape[:-1]):
-        rows = np.clip(np.arange(start - 1, stop + 1), 0, len(field) - 1)
-        edges = [(0, 0)] + [(1, 1)] * (field.ndim - 2) + [(0, 0)]
-        yield start, stop, _slab_determinants(np.pad(field[rows], edges, mode="edge"))
+        yield start, stop, _determinants_of(field, start, stop)
+
+
+def map_cells(function: Callable[[int, int, np.ndarray], Result], displacement: np.ndarray) -> list[Result]:
+    """function(start, stop, dets) of all that `cell_determinants` yields, several at a time."""
+    field = as_field(displacement)
+    return in_threads(lambda slab: function(*slab, _determinants_of(field, *slab)), slabs(field.shape[:-1]))
+
+
+def _determinants_of(field: np.ndarray, start: int, stop: int) -> np.ndarray:
+    rows = np.clip(np.arange(start - 1, stop + 1), 0, len(field) - 1)
+    edges = [(0, 0)] + [(1, 1)] * (field.ndim - 2) + [(0, 0)]
+    return _slab_determinants(np.pad(field[rows], edges, mode="edge"))
 
 
 def _slab_determinants(padded: np.ndarray) -> np.ndarray:

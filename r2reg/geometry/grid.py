@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,11 +123,13 @@ class Grid:
 
 def canonical_axes(grid: Grid) -> tuple[list[int], list[bool]]:
     """For each world axis R, A(, S): the array axis closest to it, and whether it points the other way."""
-    from scipy.optimize import linear_sum_assignment
 
-    world, axes = linear_sum_assignment(-np.abs(grid.directions))
-    order = [int(a) for a in axes[np.argsort(world)]]
-    return order, [bool(grid.directions[w, a] < 0) for w, a in enumerate(order)]
+    def closeness(axes: tuple[int, ...]) -> float:
+        return sum(abs(float(grid.directions[w, a])) for w, a in enumerate(axes))
+
+    orders: list[tuple[int, ...]] = list(permutations(range(grid.ndim)))
+    order = max(orders, key=closeness)
+    return list(order), [bool(grid.directions[w, a] < 0) for w, a in enumerate(order)]
 
 
 def index_map(source: Grid, target: Grid, ras_map: Array | None = None) -> Array:

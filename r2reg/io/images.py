@@ -17,6 +17,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.io import itk, nifti
 from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.placement import orthonormal, slice_grid
+from r2reg.io.stderr import native_stderr_muted
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 VECTOR_INTENTS = (1005, 1006, 1007)  # symmetric matrix, displacement vector, vector
@@ -208,7 +209,7 @@ def _dimension(shape: tuple[int, ...], ndim: int | None) -> int:
 def _load_itk(path: Path, volume: int | None, ndim: int | None) -> Volume:
     sitk = itk.simpleitk()
     try:
-        with itk.silence():
+        with native_stderr_muted:
             image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise ImageError(
@@ -265,7 +266,7 @@ def write_image(path: Path | str, array: np.ndarray, like: Volume) -> None:
         raise GeometryError(f"{path}: array {array.shape} does not lie on the grid {like.grid.shape}")
     with atomic_path(path) as temporary:
         if full_suffix(path) in NIFTI_SUFFIXES:
-            nifti.new_image(array, like.grid, like.header).to_filename(temporary)
+            nifti.save(temporary, nifti.new_image(array, like.grid, like.header))
         else:
             _write_itk(path, temporary, itk.to_sitk_image(array, like.grid))
 
@@ -286,7 +287,7 @@ def _write_itk(path: Path, temporary: Path, image: Any) -> None:
         raise OutputError(f"{path}: an image in two files is not written; end the name in .mha or .nii.gz")
     sitk = itk.simpleitk()
     try:
-        with itk.silence():
+        with native_stderr_muted:
             sitk.WriteImage(image, str(temporary), useCompression=True)
             sitk.ReadImage(str(temporary))  # ITK's writers do not notice a full disk
     except RuntimeError as error:

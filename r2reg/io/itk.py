@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -25,25 +22,6 @@ def simpleitk() -> ModuleType:
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Keep what MetaIO and HDF5 print straight to the process's stderr off it; exceptions pass."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # no stderr at all
-        yield
-        return
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def lps_signs(ndim: int) -> Array:
@@ -87,7 +65,8 @@ def to_sitk_image(array: np.ndarray, grid: Grid) -> Any:
         array = array.astype(np.uint8)
     elif array.dtype == np.float16:
         array = array.astype(np.float32)
-    return _place(simpleitk().GetImageFromArray(array.T), grid)
+    # Reordered here: SimpleITK would do it voxel by voxel.
+    return _place(simpleitk().GetImageFromArray(np.ascontiguousarray(array.T)), grid)
 
 
 def from_sitk_image(image: Any) -> np.ndarray:
@@ -154,6 +133,10 @@ def from_sitk_transform(transform: Any) -> list[Transform]:
     if kind == "CompositeTransform":
         composite = sitk.CompositeTransform(transform)
         members = [composite.GetNthTransform(n) for n in range(composite.GetNumberOfTransforms())]
+        if [member.GetName() for member in members] == [kind] and transform.IsLinear():
+            # SimpleITK's way to hold a type it has no class for, such as c3d's MatrixOffsetTransformBase: the only
+            # member is the composite itself, without end.
+            return [_affine_of_linear(transform)]
         return [part for member in reversed(members) for part in from_sitk_transform(member)]
     if kind == "DisplacementFieldTransform":
         return [displacement_from_sitk(sitk.DisplacementFieldTransform(transform).GetDisplacementField())]

@@ -17,6 +17,7 @@ from r2reg.io.placement import affine_3d, checked_grid, orthonormal, slice_grid
 log = logging.getLogger("r2reg.io")
 
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_LEVEL = 1  # nibabel's own; noise in float32 voxels does not pack better at any
 MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # any other unit, `unknown` included, counts as mm, as in ITK
 VOXEL_TOLERANCE = 1e-3  # voxels by which two readings of one header may differ without a word
 
@@ -126,10 +127,28 @@ def _warn_if_itk_differs(path: Path, header: Any, full: Grid, scale: float) -> N
         )  # fmt: skip
 
 
+def save(path: Path, image: Any) -> None:
+    """Write a nibabel image, packed where the name ends in .gz: by ISA-L, in a tenth of zlib's time and as small.
+
+    The file's content follows from the image alone: it holds no time and no name.
+    """
+    from isal import igzip
+
+    if not path.name.lower().endswith(".gz"):
+        image.to_filename(path)
+        return
+    with (
+        path.open("wb") as stream,
+        igzip.IGzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=stream, mtime=0) as packed,
+    ):
+        image.to_stream(packed)
+
+
 def new_image(array: np.ndarray, grid: Grid, header: Any = None) -> Any:
     """A nibabel image of (X, Y[, Z]) voxels: placed as `header` where given, else sform and qform of grid."""
     import nibabel
 
+    array = np.asfortranarray(array)  # the file's order; nibabel would reorder voxel by voxel
     if header is not None:
         return _with_header(array, header)
     image = nibabel.Nifti1Image(array, affine_3d(grid), dtype=array.dtype)
@@ -151,4 +170,4 @@ def _with_header(array: np.ndarray, header: Any) -> Any:
     header["cal_min"] = header["cal_max"] = 0  # a display window of other intensities
     header.set_intent("none")
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    return kind(array.reshape(shape), None, header, dtype=array.dtype)
+    return kind(array.reshape(shape, order="F"), None, header, dtype=array.dtype)

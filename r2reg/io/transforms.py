@@ -15,6 +15,7 @@ from r2reg.io import itk, nifti
 from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.images import NIFTI_SUFFIXES
 from r2reg.io.placement import affine_3d
+from r2reg.io.stderr import native_stderr_muted
 
 AFFINE_SUFFIXES = (".mat", ".tfm", ".txt")
 PARAMETER_SUFFIXES = (*AFFINE_SUFFIXES, ".h5", ".hdf5", ".xfm")
@@ -86,7 +87,7 @@ def read_transform_list(specs: Sequence[str]) -> list[Transform]:
 
 def _read_itk(path: Path, read: Any) -> Any:
     try:
-        with itk.silence():
+        with native_stderr_muted:
             return read(str(path))
     except RuntimeError as error:
         raise TransformError(
@@ -129,7 +130,7 @@ def write_affine(path: Path | str, affine: Affine) -> None:
     sitk = itk.simpleitk()
     with atomic_path(path) as temporary:
         try:
-            with itk.silence():
+            with native_stderr_muted:
                 sitk.WriteTransform(itk.to_sitk_transform([affine], affine.ndim), str(temporary))
                 sitk.ReadTransform(str(temporary))  # ITK's writers do not notice a full disk
         except RuntimeError as error:
@@ -152,11 +153,11 @@ def write_displacement(path: Path | str, field: Displacement) -> None:
     d = field.ndim
     shape = (*field.grid.shape, *(1,) * (4 - d), d)
     signs = itk.lps_signs(d).astype(np.float32)
-    vectors = np.multiply(field.vectors, signs, dtype=np.float32, casting="same_kind").reshape(shape)
-    image = nibabel.Nifti1Image(vectors, affine_3d(field.grid))
+    vectors = np.multiply(field.vectors, signs, dtype=np.float32, casting="same_kind", order="F")
+    image = nibabel.Nifti1Image(vectors.reshape(shape, order="F"), affine_3d(field.grid))
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
     image.header.set_intent(INTENT_LPS, name="ITK displacement")
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
-        image.to_filename(temporary)
+        nifti.save(temporary, image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -15,11 +16,6 @@ Tensor = Any
 DILATION = 2  # voxels from a voxel to the neighbours that are compared
 PATCH_RADIUS = 2  # voxels; with DILATION as in the authors' own code
 VARIANCE_RANGE = (1e-3, 1e3)  # of a voxel's variance, times the image's mean one: flat regions hold no structure
-
-
-def mind_channels(ndim: int) -> int:
-    """4 in 2-D, 12 in 3-D."""
-    return len(_neighbour_pairs(ndim))
 
 
 def mind_ssc(image: Tensor, *, radius: int = PATCH_RADIUS) -> Tensor:
@@ -59,11 +55,11 @@ def _moved_by(near: Tensor, neighbour: tuple[int, int]) -> Tensor:
 
 @backend.accelerate()
 def _descriptors(*distances: Tensor) -> Tensor:
-    stacked = ops.concatenate(distances, axis=-1)
-    above = stacked - ops.min(stacked, axis=-1, keepdims=True)
-    variance = ops.mean(above, axis=-1, keepdims=True)
+    # Channel by channel up to the end: the last axis is a short one to compute along.
+    least = functools.reduce(ops.minimum, distances)
+    variance = sum(distances) / len(distances) - least
     usual = ops.mean(variance, axis=tuple(range(1, len(variance.shape))), keepdims=True)
     low, high = VARIANCE_RANGE
-    # Without any structure all distances are 0; the least is no more than a divisor then.
+    # Without any structure all distances are 0; the last bound is no more than a divisor then.
     bounded = ops.maximum(ops.clip(variance, low * usual, high * usual), 1e-12)
-    return ops.exp(-above / bounded)
+    return ops.concatenate([ops.exp((least - distance) / bounded) for distance in distances], axis=-1)

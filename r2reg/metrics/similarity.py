@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from r2reg.errors import ImageError
 from r2reg.metrics.overlap import check_same_shape
+from r2reg.threads import in_threads
 
 # Windows whose standard deviation is below 0.3 % of the intensity range are noise or background, not
 # structure.
 VARIANCE_FLOOR = 1e-5
+SLAB_VOXELS = 1 << 20  # whose windows are looked at together: some 60 MB of filtered images
 
 
 def mse(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -40,36 +45,59 @@ def lncc(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None = None, r
     Raises:
         ImageError: different shapes, or an empty mask.
     """
-    check_same_shape(fixed, moved)
-    inside = np.ones(fixed.shape, bool) if mask is None else _checked_mask(mask, fixed.shape)
-    total, count = 0.0, 0
-    # In slabs with a halo: the five filtered images of a full-size volume would need over 100 MB each way.
-    thickness = max(1, (1 << 20) // int(np.prod(fixed.shape[1:])))
-    for start in range(0, len(fixed), thickness):
+    return _lnccs(fixed, [moved], mask, radius)[0]
+
+
+def _lnccs(fixed: np.ndarray, moved: Sequence[np.ndarray], mask: np.ndarray | None, radius: int) -> list[float]:
+    """`lncc` of several images with one; what concerns fixed alone is worked out once."""
+    for image in moved:
+        check_same_shape(fixed, image)
+    inside = None if mask is None else _checked_mask(mask, fixed.shape)
+    thickness = max(1, SLAB_VOXELS // int(np.prod(fixed.shape[1:])))
+
+    def sums(start: int) -> list[tuple[float, int]]:
         stop = min(start + thickness, len(fixed))
-        low, high = max(start - radius, 0), min(stop + radius, len(fixed))
-        squared, structured = _window_correlation(fixed[low:high], moved[low:high], radius)
-        rows = slice(start - low, stop - low)
-        chosen = structured[rows] & inside[start:stop]
-        total += float(squared[rows][chosen].sum(dtype=np.float64))
-        count += int(np.count_nonzero(chosen))
-    return total / count if count else 0.0
+        halo = slice(max(start - radius, 0), min(stop + radius, len(fixed)))
+        own = slice(start - halo.start, stop - halo.start)
+        ours = _windows(fixed[halo], radius)
+        found = []
+        for image in moved:
+            squared, structured = _correlation(ours, _windows(image[halo], radius), radius)
+            chosen = structured[own] if inside is None else structured[own] & inside[start:stop]
+            found.append((float(squared[own][chosen].sum(dtype=np.float64)), int(np.count_nonzero(chosen))))
+        return found
+
+    by_slab = in_threads(sums, range(0, len(fixed), thickness))
+    totals = [tuple(map(sum, zip(*slabs, strict=True))) for slabs in zip(*by_slab, strict=True)]
+    return [total / count if count else 0.0 for total, count in totals]
 
 
-def _window_correlation(fixed: np.ndarray, moved: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared correlation of each window, and whether either image has structure in it."""
+class _Windows(NamedTuple):
+    """An image, and mean and variance of the window around each of its voxels."""
+
+    values: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def _window_mean(image: np.ndarray, radius: int) -> np.ndarray:
     from scipy.ndimage import uniform_filter
 
-    def mean(image: np.ndarray) -> np.ndarray:
-        return uniform_filter(image, size=2 * radius + 1, mode="nearest")
+    return uniform_filter(image, size=2 * radius + 1, mode="nearest")
 
-    a, b = fixed.astype(np.float32), moved.astype(np.float32)
-    mean_a, mean_b = mean(a), mean(b)
-    variance_a, variance_b = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b
-    covariance = mean(a * b) - mean_a * mean_b
-    structured = (variance_a > VARIANCE_FLOOR) | (variance_b > VARIANCE_FLOOR)
+
+def _windows(image: np.ndarray, radius: int) -> _Windows:
+    values = image.astype(np.float32, copy=False)
+    mean = _window_mean(values, radius)
+    return _Windows(values, mean, _window_mean(values * values, radius) - mean * mean)
+
+
+def _correlation(a: _Windows, b: _Windows, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squared correlation of each window, and whether either image has structure in it."""
+    covariance = _window_mean(a.values * b.values, radius) - a.mean * b.mean
+    structured = (a.variance > VARIANCE_FLOOR) | (b.variance > VARIANCE_FLOOR)
     floor = np.float32(VARIANCE_FLOOR)
-    squared = covariance * covariance / (np.maximum(variance_a, floor) * np.maximum(variance_b, floor))
+    squared = covariance * covariance / (np.maximum(a.variance, floor) * np.maximum(b.variance, floor))
     return np.minimum(squared, 1), structured
 
 
@@ -84,7 +112,16 @@ def image_similarity(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | No
     Raises:
         ImageError: different shapes, or an empty mask.
     """
-    return {"mse": mse(fixed, moved, mask), "ncc": ncc(fixed, moved, mask), "lncc": lncc(fixed, moved, mask)}
+    return image_similarities(fixed, [moved], mask)[0]
+
+
+def image_similarities(
+    fixed: np.ndarray, moved: Sequence[np.ndarray], mask: np.ndarray | None = None
+) -> list[dict[str, float]]:
+    """`image_similarity` of several images with one, in a fraction of the time of one after the other."""
+    whole = in_threads(lambda image: {"mse": mse(fixed, image, mask), "ncc": ncc(fixed, image, mask)}, moved)
+    local = _lnccs(fixed, moved, mask, radius=2)
+    return [scores | {"lncc": found} for scores, found in zip(whole, local, strict=True)]
 
 
 def _checked_mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,18 +16,19 @@ from r2reg.config import RegisterConfig, check_choice
 from r2reg.errors import ConfigError, RegistrationError
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.reference import full_jacobian_determinant
-from r2reg.geometry.transforms import Affine, Transform, map_points
+from r2reg.geometry.transforms import Affine
 from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
 from r2reg.preprocessing.affine import Init, initial_affine
 from r2reg.preprocessing.affine_starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.registration.clock import Clock
-from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels
+from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearse
 from r2reg.registration.pair import Pair
 from r2reg.registration.result import RegistrationResult
-from r2reg.registration.scores import score_stages
-from r2reg.resampling import resample
+from r2reg.registration.scores import carry, score_stages
+from r2reg.resampling import Resampler
+from r2reg.threads import short_turns
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
@@ -38,9 +40,14 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
 
 
-def register(pair: Pair, config: RegisterConfig, clock: Clock | None = None) -> RegistrationResult:
+def register(
+    pair: Pair, config: RegisterConfig, clock: Clock | None = None, start: Callable[[], None] = lambda: None
+) -> RegistrationResult:
     """Register a pair.
 
+    Args:
+        start: what must run before the backend is used, such as its start. It runs while the affine is searched for,
+            so the clock's `affine` lasts until both are done.
     Returns:
         The result; its `metrics` hold scores, deformation, model, and the seconds of the stages so far.
     Raises:
@@ -50,33 +57,36 @@ def register(pair: Pair, config: RegisterConfig, clock: Clock | None = None) -> 
     check_init(config.init)
     if "labels" in config.guide:
         guiding_labels(pair)
-    model = load_fitting_model(pair, config)
-    with clock.stage("affine"):
-        normalised = _normalise(pair, config)
-        affine = find_affine(pair, config)
-    found = find_deformation(Aligned(pair, *normalised, affine), model, config, clock)
-    warp = found.warp
+    with clock.stage("affine"), short_turns(), ThreadPoolExecutor(1) as aside:
+        searching = aside.submit(find_affine, pair, config)
+        start()
+        model = load_fitting_model(pair, config)
+        moving, fixed = _normalise(pair, config)
+        if config.init in ("rigid", "affine"):
+            rehearse(pair.fixed.grid, config)
+        affine = searching.result()
+    found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
+    warp, grid = found.warp, pair.fixed.grid
     with clock.stage("transform"):
-        fill = config.fill
-        moved = resample(pair.moving, pair.fixed.grid, [warp, affine], config.interpolation, fill)
-        moved_labels = None
-        if pair.moving_labels:
-            moved_labels = resample(pair.moving_labels, pair.fixed.grid, [warp, affine], "nearest", 0)
-        moved_points = map_points([warp, affine], pair.fixed_points.ras) if pair.fixed_points else None
-        jacobian = full_jacobian_determinant(warp.to_voxels()) * np.linalg.det(affine.matrix[:-1, :-1])
+        onto_fixed = Resampler(grid, [warp, affine])
+        moved = onto_fixed(pair.moving, config.interpolation, config.fill)
+        after = carry(pair, moving, onto_fixed)
+        del onto_fixed  # twice the warp's size
+        voxels = warp.to_voxels()
+        jacobian = full_jacobian_determinant(voxels)
     with clock.stage("evaluate"):
-        stages: dict[str, Sequence[Transform]] = {"before": [], "affine": [affine], "after": [warp, affine]}
-        metrics = score_stages(pair, normalised, stages)
-        metrics["deformation"] = _deformation(found)
+        before, aligned = (carry(pair, moving, Resampler(grid, parts)) for parts in ([], [affine]))
+        metrics = score_stages(pair, fixed, {"before": before, "affine": aligned, "after": after})
+        metrics["deformation"] = _deformation(found, voxels, jacobian)
     return RegistrationResult(
         pair=pair,
         affine=affine,
         warp=warp,
         inverse_warp=found.inverse_warp,
         moved=moved.astype(np.float32, copy=False),
-        moved_labels=moved_labels,
-        moved_points=moved_points,
-        jacobian=jacobian.astype(np.float32),
+        moved_labels=after.labels,
+        moved_points=after.points,
+        jacobian=(jacobian * np.linalg.det(affine.matrix[:-1, :-1])).astype(np.float32),
         metrics=metrics | {"model": found.model},
     )
 
@@ -134,8 +144,8 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     return model
 
 
-def _deformation(found: Deformation) -> dict[str, Any]:
-    measured = deformation_metrics(found.warp.to_voxels())
+def _deformation(found: Deformation, voxels: np.ndarray, jacobian: np.ndarray) -> dict[str, Any]:
+    measured = deformation_metrics(voxels, jacobian=jacobian)
     failure = _failure(found.certificate, measured["ndv_percent"], int(measured["digital_folds"]))
     return {
         **measured,

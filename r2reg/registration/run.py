@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import Clock, check_init, load_fitting_model, peak_memory_bytes, register
 from r2reg.registration.writing import check_folder, staging, write_metrics, write_result
 from r2reg.startup import start_backend, versions
+from r2reg.threads import processors, set_threads
 
 log = logging.getLogger("r2reg")
 
@@ -47,7 +47,8 @@ def register_files(
     Raises:
         R2RegError: one line; nothing is left in the folder.
     """
-    start = time.perf_counter()
+    began = time.perf_counter()
+    set_threads(config.threads)
     folder = Path(folder)
     check_init(config.init)
     check_folder(folder, overwrite)
@@ -56,15 +57,19 @@ def register_files(
         pair = read_pair(moving, fixed, **(optional or {}))
         given = [*pair.paths, *(Path(p) for p in [config.init] if p not in get_args(Init))]
         inputs = {str(path): content_sha256(path) for path in given}
-    if config.transform == "flow":
-        start_backend(config.device, config.threads, config.deterministic, config.seed)
-    result = register(pair, config, clock)
+
+    def start() -> None:
+        if config.transform == "flow":
+            with clock.stage("backend"):
+                start_backend(config.device, config.threads, config.deterministic, config.seed)
+
+    result = register(pair, config, clock, start)
     with staging(folder) as temporary:
         with clock.stage("write"):
             write_result(result, temporary)
         seconds = dict.fromkeys(("load", "affine", "network", "refine", "write"), 0.0) | clock.seconds
         metrics = result.metrics | {
-            "seconds": seconds | {"total": time.perf_counter() - start},
+            "seconds": seconds | {"total": time.perf_counter() - began},
             "peak_memory_bytes": peak_memory_bytes(),
             **_environment(config),
             "config": config.to_dict(),
@@ -84,7 +89,7 @@ def _environment(config: RegisterConfig) -> dict[str, Any]:
 
         gpu = config.device != "cpu" and backend.devices()["gpu"] > 0
         found = {"backend": keras.backend.backend(), "device": "gpu" if gpu else "cpu"}
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or processors()
     return {**found, "threads": threads, "versions": versions(), "seed": config.seed}
 
 

@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from r2reg.io.images import write_image
 from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_displacement
 from r2reg.registration.result import RegistrationResult
+from r2reg.threads import in_threads
 
 METRICS_FILE = "metrics.json"
 FILES = (
@@ -81,13 +83,16 @@ def staging(folder: Path) -> Iterator[Path]:
 def write_result(result: RegistrationResult, folder: Path) -> None:
     """Write everything but metrics.json; see FILES."""
     fixed = result.pair.fixed
-    write_image(folder / "moved.nii.gz", result.moved, fixed)
-    if result.moved_labels is not None:
-        write_image(folder / "moved_labels.nii.gz", result.moved_labels, fixed)
+    images = {"moved": result.moved, "moved_labels": result.moved_labels, "jacobian": result.jacobian}
+    fields = {"warp": result.warp, "inverse_warp": result.inverse_warp}
+    tasks = [partial(write_displacement, folder / f"{name}.nii.gz", field) for name, field in fields.items()]
+    tasks += [
+        partial(write_image, folder / f"{name}.nii.gz", image, fixed)
+        for name, image in images.items()
+        if image is not None
+    ]
+    in_threads(lambda task: task(), tasks)
     write_affine(folder / "affine.mat", result.affine)
-    write_displacement(folder / "warp.nii.gz", result.warp)
-    write_displacement(folder / "inverse_warp.nii.gz", result.inverse_warp)
-    write_image(folder / "jacobian.nii.gz", result.jacobian, fixed)
     if result.moved_points is not None and result.pair.fixed_points is not None:
         write_points(folder / "moved_points.csv", result.pair.fixed_points.moved_to(result.moved_points))
 

@@ -139,3 +139,11 @@ def test_shapes_are_checked():
         reference.full_jacobian_determinant(np.zeros((1, 5, 5, 3)))
     with pytest.raises(GeometryError, match="Received"):
         reference.jacobian_determinant(np.zeros((5, 5, 5, 2)))
+
+
+def test_cells_are_mapped_in_order(monkeypatch):
+    monkeypatch.setattr(reference, "SLAB_VOXELS", 1)
+    field = random_field((9, 4, 3), 0.7)
+    expected = [(start, stop, dets.sum()) for start, stop, dets in reference.cell_determinants(field)]
+    assert reference.map_cells(lambda start, stop, dets: (start, stop, dets.sum()), field) == expected
+    assert len(expected) == 9

@@ -1,6 +1,7 @@
 """Reading and writing images: what ITK makes of the same file, and headers, types, round trips."""
 
 import logging
+import zlib
 
 import nibabel
 import numpy as np
@@ -285,3 +286,20 @@ def test_outputs_that_cannot_be_written(tmp_path):
         with pytest.raises(OutputError, match=message):
             write_image(tmp_path / name, volume.array, volume)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_packed_files_are_plain_gzip_without_time_or_name(tmp_path):
+    """One gzip member (some readers stop after the first), the same bytes whenever it is written."""
+    image = Volume(ramp((9, 8, 7)), Grid((9, 8, 7), np.eye(4)))
+    write_image(tmp_path / "a.nii.gz", image.array, image)
+    write_image(tmp_path / "b.nii.gz", image.array, image)
+    packed = (tmp_path / "a.nii.gz").read_bytes()
+    assert packed == (tmp_path / "b.nii.gz").read_bytes()
+    assert packed[:8] == b"\x1f\x8b\x08\x00" + bytes(4)  # no name among the flags, no time
+    member = zlib.decompressobj(wbits=31)
+    content = member.decompress(packed)
+    assert member.eof
+    assert member.unused_data == b""
+    write_image(tmp_path / "a.nii", image.array, image)
+    assert content == (tmp_path / "a.nii").read_bytes()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).T, image.array)

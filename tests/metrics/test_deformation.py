@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from r2reg.errors import GeometryError
-from r2reg.flow.reference import identity_points
+from r2reg.flow.reference import full_jacobian_determinant, identity_points
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Displacement
+from r2reg.metrics import deformation
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
 
 
@@ -99,3 +100,38 @@ def test_inverse_residual_of_a_translation_is_zero_and_of_a_wrong_inverse_the_ga
 def test_points_that_leave_the_grid_do_not_count(oblique):
     away = Displacement(oblique, np.full((*oblique.shape, 3), 1e3))
     assert np.isnan(list(inverse_residual(away, away).values())).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inverse_residual_equals_mapped_points(oblique, dtype):
+    """Against `map_points`, there and back, the inverse on another grid."""
+    rng = np.random.default_rng(0)
+    other = Grid((9, 11, 8), oblique.affine @ np.array([[0, 1.1, 0, -1], [1, 0, 0.1, 0], [0, 0, 1.2, 0], [0, 0, 0, 1]]))
+    forward, inverse = (
+        Displacement(grid, rng.uniform(-1, 1, (*grid.shape, 3)).astype(dtype)) for grid in (oblique, other)
+    )
+    start = oblique.index_to_ras(identity_points(oblique.shape)).reshape(-1, 3)
+    middle = start + forward.vectors.reshape(-1, 3)
+    index = other.ras_to_index(middle)
+    inside = ((index >= 0) & (index <= np.array(other.shape) - 1)).all(axis=-1)
+    gaps = np.linalg.norm(inverse.map_points(middle[inside]) - start[inside], axis=-1)
+    assert 100 < len(gaps) < len(start)
+    expected = {"mean": gaps.mean(), "p99": np.percentile(gaps, 99), "max": gaps.max()}
+    assert inverse_residual(forward, inverse) == pytest.approx(expected, abs=1e-6)  # the residual is float32
+
+
+def test_inverse_residual_of_thin_grids():
+    thin = Grid((6, 5, 1), np.eye(4))
+    shift = Displacement(thin, np.broadcast_to([0.5, 0.25, 0], (6, 5, 1, 3)).astype(np.float32))
+    assert inverse_residual(shift, Displacement(thin, -shift.vectors))["max"] == 0
+    flat = Grid((6, 5), np.eye(3))
+    shift = Displacement(flat, np.broadcast_to([0.5, 0.25], (6, 5, 2)).astype(np.float32))
+    assert inverse_residual(shift, Displacement(flat, -shift.vectors + [0, 1]))["mean"] == 1
+
+
+def test_a_known_jacobian_is_not_worked_out_again(monkeypatch):
+    field = np.random.default_rng(0).normal(size=(6, 7, 8, 3)) * 0.2
+    expected = deformation_metrics(field)
+    jacobian = full_jacobian_determinant(field)
+    monkeypatch.setattr(deformation, "full_jacobian_determinant", None)
+    assert deformation_metrics(field, jacobian=jacobian) == expected

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from r2reg.errors import ImageError
-from r2reg.metrics.overlap import dice
+from r2reg.metrics.overlap import dice, label_counts
 
 
 def test_equals_simpleitk_per_label():
@@ -39,3 +39,10 @@ def test_chosen_labels_that_neither_holds_are_left_out():
 def test_shapes_are_checked():
     with pytest.raises(ImageError, match=r"\(2, 2\) and \(2, 3\)"):
         dice(np.zeros((2, 2), int), np.zeros((2, 3), int))
+
+
+@pytest.mark.parametrize("low", [0, -1, 70_000])
+def test_labels_are_counted_whatever_their_values(low):
+    labels = low + np.random.default_rng(0).integers(0, 4, size=(6, 7, 8))
+    expected = {v: int((labels == v).sum()) for v in range(low, low + 4) if v}
+    assert label_counts(labels) == label_counts(np.asfortranarray(labels)) == expected

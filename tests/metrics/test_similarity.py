@@ -9,7 +9,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from r2reg.errors import ImageError
-from r2reg.metrics.similarity import image_similarity, lncc, mse, ncc
+from r2reg.metrics import similarity
+from r2reg.metrics.similarity import image_similarities, image_similarity, lncc, mse, ncc
 
 
 def images(shape, seed=0):
@@ -70,3 +71,15 @@ def test_mask_restricts_the_windows_centres():
         lncc(fixed, moved, np.zeros_like(mask))
     with pytest.raises(ImageError, match="shape"):
         mse(fixed, moved, mask[1:])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_several_images_score_as_each_alone_in_any_slabs(masked, monkeypatch):
+    fixed, moved = images((13, 12, 11))
+    mask = np.random.default_rng(3).random(fixed.shape) > 0.5 if masked else None
+    several = [moved, 1 - fixed, fixed**2]
+    whole = image_similarities(fixed, several, mask)
+    monkeypatch.setattr(similarity, "SLAB_VOXELS", 300)
+    for image, found in zip(several, whole, strict=True):
+        # Sums in another order, of float64.
+        assert image_similarity(fixed, image, mask) == pytest.approx(found, rel=1e-12)

@@ -12,6 +12,7 @@ from r2reg.io.images import read_image, read_labels
 from r2reg.io.points import read_points
 from r2reg.io.transforms import read_affine, read_transforms
 from r2reg.registration.pair import OPTIONAL, read_pair
+from r2reg.registration.pipeline import register
 from r2reg.registration.run import plan, register_files
 from r2reg.resampling import resample
 
@@ -233,3 +234,17 @@ def test_thin_images_refine(tmp_path, write_nifti):
     register_files(tmp_path / "moving8.nii.gz", tmp_path / "fixed8.nii.gz", tmp_path / "out8", config)
     with pytest.raises(RegistrationError, match="--refine none"):
         register_files(tmp_path / "moving2.nii.gz", tmp_path / "fixed2.nii.gz", tmp_path / "out2", config)
+
+
+def test_the_backends_start_fails_as_itself(phantom_pair):
+    def start():
+        raise ConfigError("--device gpu: none")
+
+    with pytest.raises(ConfigError, match="--device gpu"):
+        register(read_pair(phantom_pair.moving, phantom_pair.fixed), RegisterConfig(refine="none"), start=start)
+
+
+def test_overlapping_stages_are_counted(registered):
+    """The backend starts while the affine is searched for, and `affine` ends when both are done."""
+    _, metrics = registered
+    assert metrics["seconds"]["backend"] <= metrics["seconds"]["affine"]
