@@ -12,12 +12,14 @@ from scipy.ndimage import map_coordinates
 from r2reg.flow import backend
 from r2reg.flow.jacobian import determinant
 from r2reg.flow.smooth import laplacian
-from r2reg.flow.warp import affine_coordinates, identity_coordinates, sample, sample_with_slopes
+from r2reg.flow.warp import affine_coordinates, compose, sample, sample_with_slopes
+from r2reg.threads import in_threads
 
 Tensor = Any
 
 SMALLEST_HALVED = 128  # voxels along the shortest axis for which a coarse start pays
-SLAB_VOXELS = 1 << 20  # worked on at a time; 60 floats each stay below 300 MB
+PLACES_AT_ONCE = 1 << 18  # of Newton's iteration; 60 floats each stay below 70 MB
+FEW_LEFT = 0.01  # share of them for which going on place by place is cheaper
 
 
 def invert(
@@ -25,31 +27,38 @@ def invert(
 ) -> tuple[Tensor, Tensor]:
     """w with (id + u) o (id + w) = id, by Newton's iteration, coarse to fine.
 
-    Each voxel takes w <- w - a (I + grad u)^-1 r with r(y) = w(y) + u(y + w(y)). Its step a starts at 1 and is
-    halved whenever its residual grew, and the best w seen is kept, so no iteration makes the result worse. The
-    few voxels that are left are iterated on by themselves, in float64.
+    Each voxel that is not there yet takes w <- w - a (I + grad u)^-1 r with r(y) = w(y) + u(y + w(y)). Its step a
+    starts at 1 and is halved whenever its residual grew, and the best w seen is kept, so no iteration makes the
+    result worse. The few voxels that are left are iterated on in float64.
 
     Args:
         displacement: (N, *S, d), voxels.
-        start: (N, *S, d), a first guess such as the backward flow; default: the inverse at half size, or -u.
+        start: (N, *S, d), a first guess such as the backward flow; default: the inverse at half size, or -u. An
+            inverse that holds almost everywhere is left alone there, and costs little.
         tolerance: stop when the residual is below this everywhere, voxels.
-        iterations: at most so many on all voxels, and three times as many on those left.
+        iterations: at most so many, and three times as many on those left.
     Returns:
         (w, residual): (N, *S, d) in voxels, and |(id + u)((id + w)(y)) - y|, (N, *S), voxels.
     """
     if start is None:
         coarse = min(displacement.shape[1:-1]) >= SMALLEST_HALVED
         start = _inverse_at_half_size(displacement, iterations) if coarse else -displacement
-    best, best_size = _newton_everywhere(displacement, start, tolerance, iterations)
-    size = np.array(ops.convert_to_numpy(best_size))
+    size = np.array(ops.convert_to_numpy(_norm(compose(displacement, start))))
     if size.max() < tolerance:
-        return best, best_size
-    inverse = np.array(ops.convert_to_numpy(best))
-    for item, field in enumerate(ops.convert_to_numpy(displacement)):
+        return start, ops.convert_to_tensor(size)
+    inverse = np.array(ops.convert_to_numpy(start))
+    for item in range(len(inverse)):
+        field = displacement[item : item + 1]
         where = np.nonzero(size[item] >= tolerance)
-        places = np.stack(where, axis=-1).astype("float64")
-        polished, left = _newton(field, places, inverse[item][where], tolerance, 3 * iterations)
-        inverse[item][where], size[item][where] = polished, left
+        places = np.stack(where, axis=-1)
+        inverse[item][where], size[item][where] = _newton(field, places, inverse[item][where], tolerance, iterations)
+        where = np.nonzero(size[item] >= tolerance)
+        if len(where[0]):
+            places = np.stack(where, axis=-1).astype("float64")
+            polished = _newton_exactly(
+                ops.convert_to_numpy(field)[0], places, inverse[item][where], tolerance, 3 * iterations
+            )
+            inverse[item][where], size[item][where] = polished
     return ops.convert_to_tensor(inverse), ops.convert_to_tensor(size)
 
 
@@ -75,23 +84,39 @@ def _inverse_at_half_size(displacement: Tensor, iterations: int) -> Tensor:
     return 2 * sample(coarse, affine_coordinates(np.linalg.inv(down), shape))
 
 
-def _newton_everywhere(displacement: Tensor, trial: Tensor, tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
-    best, best_change, best_size = trial, None, None
-    step = ops.ones_like(displacement[..., :1])
-    left = np.inf
-    for _ in range(iterations):
-        size, change = _newton_step(displacement, trial)
-        if best_size is None:
-            best_change, best_size = change, size
-        else:
+def _newton(
+    displacement: Tensor, places: np.ndarray, start: np.ndarray, tolerance: float, iterations: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's iteration at places, many at once.
+
+    Args:
+        displacement: (1, *S, d), voxels. places: (P, d), y. start: (P, d), w(y).
+    Returns:
+        (w, residual): (P, d) and (P,).
+    """
+    length = min(PLACES_AT_ONCE, math.prod(displacement.shape[1:-1]))  # one length compiles once
+
+    def iterate(first: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(first, first + length)
+        count = len(places[part])
+        y, trial = (_filled(array[part].astype("float32"), length) for array in (places, start))
+        best, best_size, best_change, step = trial, *_newton_change(displacement, y, trial), ops.ones((1, length, 1))
+        for _ in range(iterations - 1):
+            left = np.count_nonzero(ops.convert_to_numpy(best_size)[0, :count] >= tolerance)
+            if left <= FEW_LEFT * count:
+                break
+            trial = best - step * best_change
+            size, change = _newton_change(displacement, y, trial)
             best, best_change, best_size, step = _keep_better(size, best_size, trial, best, change, best_change, step)
-        before, left = left, float(ops.mean(ops.cast(best_size >= tolerance, "float32")))
-        # Below 1 % or without much progress, going on voxel by voxel is cheaper.
-        if left < 0.01 or (left < 0.1 and left > 0.7 * before):
-            break
-        trial = best - step * best_change
-    assert best_size is not None
-    return best, best_size[..., 0]
+        return ops.convert_to_numpy(best)[0, :count], ops.convert_to_numpy(best_size)[0, :count, 0]
+
+    found = in_threads(iterate, range(0, len(places), length))
+    return np.concatenate([w for w, _ in found]), np.concatenate([size for _, size in found])
+
+
+def _filled(array: np.ndarray, length: int) -> Tensor:
+    """(1, length, d): the rows, and zeros after them."""
+    return ops.convert_to_tensor(np.pad(array, [(0, length - len(array)), (0, 0)])[None])
 
 
 @backend.accelerate()
@@ -113,23 +138,16 @@ def _keep_better(
     )
 
 
-def _newton_step(displacement: Tensor, trial: Tensor) -> tuple[Tensor, Tensor]:
-    """|r| and (I + grad u)^-1 r at y + w(y), slab by slab: the matrices of a whole volume would fill gigabytes."""
-    shape = displacement.shape[1:-1]
-    thickness = max(1, SLAB_VOXELS // math.prod(shape[1:]))
-    places = identity_coordinates(shape) + trial
-    parts = []
-    for first in range(0, shape[0], thickness):
-        slab = slice(first, first + thickness)
-        parts.append(_newton_change(displacement, places[:, slab], trial[:, slab]))
-    return ops.concatenate([size for size, _ in parts], 1), ops.concatenate([change for _, change in parts], 1)
+@backend.accelerate()
+def _norm(vectors: Tensor) -> Tensor:
+    return ops.sqrt(ops.sum(vectors * vectors, axis=-1))
 
 
 @backend.accelerate()
 def _newton_change(displacement: Tensor, places: Tensor, trial: Tensor) -> tuple[Tensor, Tensor]:
-    """|r| and (I + grad u)^-1 r; r itself where the matrix is close to singular."""
+    """|r| and (I + grad u)^-1 r, for (1, P, d) places y and w(y); r itself where the matrix is close to singular."""
     ndim = trial.shape[-1]
-    there, slopes = sample_with_slopes(displacement, places)
+    there, slopes = sample_with_slopes(displacement, places + trial)
     residual = trial + there
     matrix = slopes + ops.eye(ndim, dtype=trial.dtype)
     det = determinant(matrix)
@@ -143,7 +161,7 @@ def _newton_change(displacement: Tensor, places: Tensor, trial: Tensor) -> tuple
     return size, ops.where(regular[..., None], change, residual)
 
 
-def _newton(
+def _newton_exactly(
     field: np.ndarray, places: np.ndarray, start: np.ndarray, tolerance: float, iterations: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Newton's iteration at single places, its derivative a difference over one voxel, steps halved until they help.

@@ -1,123 +1,104 @@
-"""Rigid and affine optimisation of mutual information, one resolution at a time (SimpleITK)."""
+"""Optimisation of mutual information over rigid maps, similarities or affines, one resolution at a time."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from r2reg.errors import RegistrationError
+import numpy as np
+
 from r2reg.geometry.grid import Array
-from r2reg.geometry.transforms import Affine
-from r2reg.io.itk import from_sitk_transform, lps_signs, reason, simpleitk, to_sitk_image, to_sitk_transform
-from r2reg.preprocessing.affine_pyramid import Level, Working
+from r2reg.preprocessing.affine_information import Information
+from r2reg.preprocessing.affine_starts import Body, turn
 
-Kind = Literal["rigid", "affine"]
-HISTOGRAM_BINS = 32
-# Of the metric. From 20 000 on, searches of one pair from different starts end within a millimetre or so of
-# each other at the corners of a head's view; twice as many change that little and double the time.
-METRIC_SAMPLES = 25_000
-ITERATIONS = 50  # line searches; most end after 10 to 20
-LINE_SEARCH_STEPS = 20  # SimpleITK's default
-CONVERGED = 1e-5  # slope of the last 10 values of the metric; ten times less doubles the time and changes little
-FIRST_STEP = 0.5  # of the working spacing, the scale of the first line search
+Kind = Literal["rigid", "similarity", "affine"]
+ITERATIONS = 60  # of L-BFGS; 10 to 30 are usual
+CONVERGED = 1e-6  # relative gain of an iteration below which the search ends
+FIRST_STEP = 0.5  # of the level's spacing, at the body's rim: the first trial step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """What makes a search repeatable.
-
-    Args:
-        seed: of the samples' draw.
-        threads: of the metric. With one the result repeats bit for bit; with more, ITK adds up in the order
-            in which they finish, and results differ by about 1e-4 mm.
-    """
-
-    seed: int = 0
-    threads: int = 1
-
-
-def improve(level: Level, matrix: Array, kind: Kind, search: Search) -> Array:
+def improve(information: Information, matrix: Array, body: Body, kind: Kind, *, whole: bool = False) -> Array:
     """Optimise an increment before `matrix`: x -> matrix(increment(x)).
 
     Args:
-        level: the pair.
+        information: of the pair at one resolution.
         matrix: (d+1, d+1) RAS mm, fixed -> moving points, the start.
+        body: what is turned, on fixed.
         kind: of the increment.
+        whole: whether the overlap counts, see `Information.whole`.
     Returns:
-        The improved matrix.
-    Raises:
-        RegistrationError: the optimiser failed, with its reason.
+        The improved matrix; the start itself where nothing can be gained.
     """
-    method = _method(level, search)
-    ndim = len(matrix) - 1
-    increment = _increment(kind, ndim, level.fixed)
-    method.SetMovingInitialTransform(to_sitk_transform([Affine(matrix)], ndim))
-    method.SetInitialTransform(increment, inPlace=True)
-    try:
-        method.Execute(_to_image(level.fixed), _to_image(level.moving))
-    except RuntimeError as error:
-        raise RegistrationError(
-            f"the {kind} alignment failed ({reason(error).split('. ')[0]}); use --init com or --init FILE"
-        ) from error
-    return matrix @ _matrix(increment)
+    from scipy.optimize import minimize
+
+    increments = Increments(kind, body, FIRST_STEP * information.level.spacing)
+    measure = information.whole if whole else information
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        value, by_matrix = measure(matrix @ increments.matrix(parameters))
+        return -value, -increments.by_parameters(parameters, matrix.T @ by_matrix)
+
+    options = {"maxiter": ITERATIONS, "ftol": CONVERGED}
+    found = minimize(loss, np.zeros(increments.count), jac=True, method="L-BFGS-B", options=options)
+    return matrix @ increments.matrix(found.x)
 
 
-def _method(level: Level, search: Search) -> Any:
-    sitk = simpleitk()
+@dataclass(frozen=True)
+class Increments:
+    """Maps near the identity by parameters that weigh alike: each is `unit` mm at the body's rim."""
 
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(search.threads)
-    method.SetNumberOfWorkUnits(search.threads)
-    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
-    if level.fixed.mask is not None:
-        method.SetMetricFixedMask(_to_mask(level.fixed))
-    if level.moving.mask is not None:
-        method.SetMetricMovingMask(_to_mask(level.moving))
-    method.SetMetricSamplingStrategy(method.RANDOM)
-    inside = level.fixed.array.size if level.fixed.mask is None else int(level.fixed.mask.sum())
-    # ITK reads seed 0 as the clock.
-    method.SetMetricSamplingPercentage(min(1.0, METRIC_SAMPLES / inside), search.seed % (2**31) + 1)
-    # Central differences at the samples: the gradient filters need whole gradient images and 4 voxels per
-    # axis.
-    method.MetricUseFixedImageGradientFilterOff()
-    method.MetricUseMovingImageGradientFilterOff()
-    method.SetInterpolator(sitk.sitkLinear)
-    # Line searches: fixed or halving steps stopped early, millimetres apart from different starts of one
-    # pair.
-    method.SetOptimizerAsConjugateGradientLineSearch(
-        learningRate=1.0,
-        numberOfIterations=ITERATIONS,
-        convergenceMinimumValue=CONVERGED,
-        lineSearchMaximumIterations=LINE_SEARCH_STEPS,
-        estimateLearningRate=method.Once,
-        maximumStepSizeInPhysicalUnits=FIRST_STEP * level.spacing,
-    )
-    method.SetOptimizerScalesFromPhysicalShift()
-    return method
+    kind: Kind
+    body: Body
+    unit: float
+
+    @property
+    def count(self) -> int:
+        """How many parameters: of the linear part, then the shift."""
+        ndim = len(self.body.center)
+        turns = ndim * (ndim - 1) // 2
+        return {"rigid": turns, "similarity": turns + 1, "affine": ndim**2}[self.kind] + ndim
+
+    def _linear(self, parameters: Array) -> tuple[Array, Array]:
+        scaled = parameters[: -len(self.body.center)] * self.unit / self.body.radius
+        return linear_part(self.kind, len(self.body.center), scaled)
+
+    def matrix(self, parameters: Array) -> Array:
+        """(d+1, d+1) RAS mm; all parameters 0: the identity."""
+        center = self.body.center
+        linear, _ = self._linear(parameters)
+        matrix = np.eye(len(center) + 1)
+        matrix[:-1, :-1] = linear
+        matrix[:-1, -1] = center - linear @ center + self.unit * parameters[-len(center) :]
+        return matrix
+
+    def by_parameters(self, parameters: Array, by_matrix: Array) -> Array:
+        """The derivative of a value by the parameters, from that by the matrix's entries."""
+        _, derivatives = self._linear(parameters)
+        by_linear = by_matrix[:-1, :-1] - np.outer(by_matrix[:-1, -1], self.body.center)
+        turned = np.einsum("kij,ij->k", derivatives, by_linear) * self.unit / self.body.radius
+        return np.concatenate([turned, by_matrix[:-1, -1] * self.unit])
 
 
-def _increment(kind: Kind, ndim: int, fixed: Working) -> Any:
-    """An identity of the wanted kind, turning around the middle of fixed's grid."""
-    sitk = simpleitk()
+def linear_part(kind: Kind, ndim: int, parameters: Array) -> tuple[Array, Array]:
+    """(d, d) matrix of a kind, and (k, d, d) its derivatives.
 
+    Args:
+        parameters: (k,) rigid: an angle (radians) for each pair of axes, turned one after the other; similarity:
+            also the logarithm of the scale; affine: the entries, less the identity's.
+    """
     if kind == "affine":
-        transform = sitk.AffineTransform(ndim)
-    else:
-        transform = sitk.Euler2DTransform() if ndim == 2 else sitk.Euler3DTransform()
-    transform.SetCenter((lps_signs(ndim) * fixed.grid.center_ras).tolist())
-    return transform
-
-
-def _matrix(transform: Any) -> Array:
-    (affine,) = from_sitk_transform(transform)
-    assert isinstance(affine, Affine)
-    return affine.matrix
-
-
-def _to_image(image: Working) -> Any:
-    return to_sitk_image(image.array, image.grid)
-
-
-def _to_mask(image: Working) -> Any:
-    assert image.mask is not None
-    return to_sitk_image(image.mask, image.grid)
+        return np.eye(ndim) + parameters.reshape(ndim, ndim), np.eye(ndim**2).reshape(-1, ndim, ndim)
+    planes = list(itertools.combinations(range(ndim), 2))
+    turns = [turn(ndim, i, j, a) for (i, j), a in zip(planes, parameters, strict=False)]
+    # A turn's derivative is the turn by 90 degrees more, without the axes that stay.
+    slopes = [turn(ndim, i, j, a + np.pi / 2) for (i, j), a in zip(planes, parameters, strict=False)]
+    for slope, plane in zip(slopes, planes, strict=True):
+        slope[[k for k in range(ndim) if k not in plane], :] = 0
+    matrix = functools.reduce(np.matmul, turns)
+    derivatives = [functools.reduce(np.matmul, [*turns[:k], slope, *turns[k + 1 :]]) for k, slope in enumerate(slopes)]
+    if kind == "similarity":
+        matrix = matrix * np.exp(parameters[-1])
+        derivatives = [d * np.exp(parameters[-1]) for d in derivatives] + [matrix]
+    return matrix, np.stack(derivatives)

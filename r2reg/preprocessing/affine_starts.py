@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
 from r2reg.errors import RegistrationError
-from r2reg.geometry.grid import Array, Grid
-from r2reg.preprocessing.affine_pyramid import Level, Working, score
+from r2reg.geometry.grid import Array, Grid, index_map
+from r2reg.preprocessing.affine_pyramid import Level, Working
 
 OVERLAP_LATTICE = 33  # points along each axis; an overlap thinner than 3 % of a view is none
-TURN_DEGREES = (-30.0, 0.0, 30.0)  # within the 15 degrees or so from which a coarse rigid search converges
+TURN_DEGREES = (-30.0, 0.0, 30.0)  # every turn of up to 45 degrees is within 20 of one of their products
+SIZES = (0.8, 1.0, 1.25)  # every size from .7 to 1.4 is within an eighth of one
+OFFSETS = (0.5, -0.5, 1.0, -1.0)  # standard deviations, along one axis at a time
 Frame = tuple[Array, Array]  # centre (d,) and covariance (d, d), RAS mm
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is turned: where its middle lies (RAS mm) and how far its rim (root of its summed variances, mm)."""
+
+    center: Array
+    radius: float
+
+    @classmethod
+    def of(cls, frame: Frame) -> Body:
+        """The body of a centre and covariance."""
+        return cls(frame[0], max(float(np.sqrt(np.trace(frame[1]))), 1e-6))
 
 
 def views_overlap(fixed: Grid, moving: Grid, matrix: Array) -> bool:
@@ -25,6 +41,32 @@ def _reaches(source: Grid, target: Grid, matrix: Array) -> bool:
     points = source.index_to_ras(np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1))
     index = target.ras_to_index(points @ matrix[:-1, :-1].T + matrix[:-1, -1])
     return bool(((index >= -0.5) & (index <= np.array(target.shape) - 0.5)).all(axis=-1).any())
+
+
+def masks_overlap(
+    fixed: Grid, moving: Grid, matrix: Array, fixed_mask: np.ndarray | None, moving_mask: np.ndarray | None
+) -> bool:
+    """Whether, under `matrix` (RAS, fixed -> moving), a voxel of one mask lies in the other; no mask: in the view."""
+    back = np.linalg.inv(matrix).astype(np.float64)
+    return _meets(fixed, moving, matrix, fixed_mask, moving_mask) or _meets(
+        moving, fixed, back, moving_mask, fixed_mask
+    )
+
+
+def _meets(
+    source: Grid, target: Grid, matrix: Array, source_mask: np.ndarray | None, target_mask: np.ndarray | None
+) -> bool:
+    if source_mask is None:
+        return target_mask is None
+    to_target = index_map(source, target, matrix)
+    for first, plane in enumerate(source_mask):  # a slice at a time: the first usually decides
+        inside = np.argwhere(plane)
+        places = np.column_stack([np.full(len(inside), first), inside]) @ to_target[:-1, :-1].T + to_target[:-1, -1]
+        nearest = np.rint(places).astype(np.intp)
+        nearest = nearest[((nearest >= 0) & (nearest < target.shape)).all(axis=1)]
+        if len(nearest) and (target_mask is None or target_mask[tuple(nearest.T)].any()):
+            return True
+    return False
 
 
 def frame(image: Working, weights: np.ndarray) -> Frame:
@@ -58,11 +100,11 @@ def frames(fixed: Working, moving: Working) -> tuple[Frame, Frame]:
     return frame(fixed, fixed.array), frame(moving, moving.array)
 
 
-def about(rotation: Array, fixed_center: Array, moving_center: Array) -> Array:
-    """(d+1, d+1) map that carries fixed_center to moving_center and turns by `rotation` around it."""
-    matrix = np.eye(len(rotation) + 1)
-    matrix[:-1, :-1] = rotation
-    matrix[:-1, -1] = moving_center - rotation @ fixed_center
+def about(linear: Array, fixed_center: Array, moving_center: Array) -> Array:
+    """(d+1, d+1) map that carries fixed_center to moving_center and is `linear` around it."""
+    matrix = np.eye(len(linear) + 1)
+    matrix[:-1, :-1] = linear
+    matrix[:-1, -1] = moving_center - linear @ fixed_center
     return matrix
 
 
@@ -81,47 +123,45 @@ def moment_rotations(fixed: Array, moving: Array) -> list[Array]:
     return rotations
 
 
-def best_moments(level: Level, fixed: Frame, moving: Frame) -> Array:
-    """The map of principal axes onto each other under which the images are most alike (signs are free)."""
-    matrices = [about(r, fixed[0], moving[0]) for r in moment_rotations(fixed[1], moving[1])]
-    return max(matrices, key=lambda m: score(level, m))
-
-
 def turns(ndim: int) -> list[Array]:
     """Rotations by -30, 0 or 30 degrees about each axis, the identity among them."""
+    angles = np.deg2rad(TURN_DEGREES)
     if ndim == 2:
-        return [_turn(2, 0, 1, angle) for angle in TURN_DEGREES]
-    angles = itertools.product(TURN_DEGREES, repeat=3)
-    return [_turn(3, 1, 2, a) @ _turn(3, 2, 0, b) @ _turn(3, 0, 1, c) for a, b, c in angles]
+        return [turn(2, 0, 1, a) for a in angles]
+    return [turn(3, 1, 2, a) @ turn(3, 2, 0, b) @ turn(3, 0, 1, c) for a, b, c in itertools.product(angles, repeat=3)]
 
 
-def _turn(ndim: int, i: int, j: int, degrees: float) -> Array:
+def turn(ndim: int, i: int, j: int, angle: float) -> Array:
+    """(d, d) rotation by an angle (radians) from axis i to axis j."""
     matrix = np.eye(ndim)
-    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    c, s = np.cos(angle), np.sin(angle)
     matrix[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
     return matrix
 
 
-def ranked_starts(level: Level, fixed: Frame, moving: Frame) -> list[Array]:
-    """Starts for the optimiser, best score first.
+def candidates(level: Level, fixed: Frame, moving: Frame, *, scaling: bool) -> list[Array]:
+    """Starts of a search, some hundreds to a thousand.
 
-    The headers as they are; the grids' centres; the centres of mass with turns of 30 degrees; the principal
-    axes.
+    The headers as they are; the grids' centres; the centres of mass, turned by 30 degrees and by the principal
+    axes, in three sizes and apart by up to a standard deviation along moving's axes: where one view holds half of
+    the other's content, their centres of mass are that far from each other.
+
+    Args:
+        level: the pair.
+        fixed, moving: centre and covariance of each.
+        scaling: whether to try sizes.
     """
     ndim = level.fixed.grid.ndim
-    starts = [
-        np.eye(ndim + 1),
-        about(np.eye(ndim), level.fixed.grid.center_ras, level.moving.grid.center_ras),
-    ]
-    starts += [about(r, fixed[0], moving[0]) for r in turns(ndim) + moment_rotations(fixed[1], moving[1])]
-    ranked = sorted(starts, key=lambda m: -score(level, m))
-    # Headers, centres of the grids and centres of mass often agree; one search is enough for all of them.
-    return [
-        m for n, m in enumerate(ranked) if all(corner_gap(level.fixed.grid, m, k) > level.spacing for k in ranked[:n])
-    ]
+    axes = level.moving.grid.directions
+    deviations = np.sqrt(np.maximum(np.einsum("ik,ij,jk->k", axes, moving[1], axes), 0))
+    offsets = np.concatenate([np.zeros((1, ndim)), *(share * (axes * deviations).T for share in OFFSETS)])
+    sizes = SIZES if scaling else (1.0,)
+    linear = [size * r for size in sizes for r in turns(ndim) + moment_rotations(fixed[1], moving[1])]
+    starts = [np.eye(ndim + 1), about(np.eye(ndim), level.fixed.grid.center_ras, level.moving.grid.center_ras)]
+    return starts + [about(part, fixed[0], moving[0] + offset) for part in linear for offset in offsets]
 
 
-def corner_gap(grid: Grid, a: Array, b: Array) -> float:
+def apart(grid: Grid, a: Array, b: Array) -> float:
     """Largest distance in mm between where two maps carry a corner of the grid."""
     corners = grid.index_to_ras(grid.corners())
     gap = corners @ (a - b)[:-1, :-1].T + (a - b)[:-1, -1]

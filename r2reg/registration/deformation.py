@@ -195,12 +195,10 @@ def _none(grid: Grid) -> Deformation:
 def _on_fixed_grid(found: MapOnGrid, grid: Grid, model: dict[str, str] | None) -> Deformation:
     from keras import ops
 
-    from r2reg.flow.inverse import invert, spread_interpolation_error
-    from r2reg.registration.unfolding import unfold
+    from r2reg.registration.unfolding import unfold_with_inverse
 
     phi = found.on(grid).phi
-    displacement, certificate = unfold(phi.displacement, phi.certificate)
-    inverse = spread_interpolation_error(invert(displacement, phi.inverse)[0])
+    displacement, inverse, certificate = unfold_with_inverse(phi.displacement, phi.inverse, phi.certificate)
     warp, inverse_warp = (
         Displacement.from_voxels(grid, ops.convert_to_numpy(field)[0]) for field in (displacement, inverse)
     )

@@ -1,4 +1,4 @@
-"""Opening the few places where a map, sampled on its grid, folds between the voxels."""
+"""Opening the few places where a map, or its inverse, is more than the grid resolves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import bounded
+from r2reg.flow.inverse import invert, spread_interpolation_error
 from r2reg.flow.reference import folded_voxels
 from r2reg.flow.relaxation import relaxation
 from r2reg.flow.smooth import gaussian
@@ -20,8 +21,10 @@ Tensor = Any
 
 ROUNDS = 40  # of relaxation at most; a few are usual
 STEP = 0.1  # of a round, in units of time; from 1/6 on the explicit steps of a diffusion in 3-D overshoot
-REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a fold like this Gaussian
-MARGIN = 10  # voxels around a fold that a box holds; REACH_SIGMA reaches 6
+REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a place like this Gaussian
+LARGEST_MISS = 0.4  # voxels, of going there and back; the inverse is relaxed towards less
+INVERSE_ROUNDS, INVERSE_STEPS = 8, 4  # of relaxing where it misses, and relaxation steps in each
+MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6
 BOX_MULTIPLE = 16  # voxels; boxes of few sizes compile few times
 
 
@@ -36,43 +39,95 @@ def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Cert
     Returns:
         (1, *S, d), as it was at more than MARGIN voxels from any fold, and the certificate of all steps.
     """
-    field = ops.convert_to_numpy(displacement)[0]
-    folded = folded_voxels(field)
-    if not folded.any():
+    return relax_near(displacement, certificate, folded_voxels(ops.convert_to_numpy(displacement)[0]))
+
+
+def unfold_with_inverse(
+    displacement: Tensor, start: Tensor, certificate: Certificate
+) -> tuple[Tensor, Tensor, Certificate]:
+    """`unfold`, then relax the map also where its inverse, sampled on the grid, misses by too much between voxels.
+
+    Args:
+        displacement: (1, *S, d), voxels. start: of its inverse, alike. certificate: of its steps so far.
+    Returns:
+        (1, *S, d) the map, (1, *S, d) its inverse, and the certificate of all steps.
+    """
+    displacement, certificate = unfold(displacement, certificate)
+    exact = invert(displacement, start)[0]
+    inverse = spread_interpolation_error(exact)
+    for _ in range(INVERSE_ROUNDS):
+        missed = _missed(displacement, inverse)
+        if not missed.any():
+            break
+        displacement, certificate = relax_near(displacement, certificate, missed, INVERSE_STEPS)
+        exact = invert(displacement, exact)[0]
+        inverse = spread_interpolation_error(exact)
+    return displacement, inverse, certificate
+
+
+def _missed(displacement: Tensor, inverse: Tensor) -> np.ndarray:
+    """(*S) bool: the map's voxels from where, or to where, going there and back misses by LARGEST_MISS."""
+    missed, _ = _misses(displacement, inverse)
+    ends, origins = _misses(inverse, displacement)
+    missed[tuple(np.rint(origins[ends]).astype(int).T)] = True
+    return missed
+
+
+def _misses(forth: Tensor, back: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(*S) bool, where going there and back misses without leaving the grid; and (*S, d), where forth leads, voxels."""
+    shape = tuple(forth.shape[1:-1])
+    gap, step = (ops.convert_to_numpy(field)[0] for field in (compose(back, forth), forth))
+    missed = np.square(gap).sum(axis=-1) > LARGEST_MISS**2
+    there = np.zeros_like(step)
+    there[missed] = np.argwhere(missed) + step[missed]
+    return missed & ((there >= 0) & (there <= np.array(shape) - 1)).all(axis=-1), there
+
+
+def relax_near(
+    displacement: Tensor, certificate: Certificate, places: np.ndarray, steps: int = 0
+) -> tuple[Tensor, Certificate]:
+    """Relax a map around some voxels, and only there.
+
+    Args:
+        displacement: (1, *S, d), voxels. certificate: of its steps so far.
+        places: (*S) bool, where.
+        steps: at least so many, and more while the map folds there.
+    Returns:
+        (1, *S, d), as it was at more than MARGIN voxels from any of the places, and the certificate of all steps.
+    """
+    if not places.any():
         return displacement, certificate
-    field = field.copy()
-    for box in _boxes(folded):
-        opened, steps = _open(field[box], folded_voxels(field[box]))
-        field[box] = opened
-        certificate = steps.after(certificate)
+    field = ops.convert_to_numpy(displacement)[0].copy()
+    for box in _boxes(places):
+        field[box], taken = _relax(field[box], places[box], steps)
+        certificate = taken.after(certificate)
     return ops.convert_to_tensor(field[None]), certificate
 
 
-def _open(field: np.ndarray, folded: np.ndarray) -> tuple[np.ndarray, Certificate]:
+def _relax(field: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, Certificate]:
     displacement, certificate = ops.convert_to_tensor(field[None]), Certificate()
-    ever = folded
-    for _ in range(ROUNDS):
-        if not folded.any():
-            break
-        ever = ever | folded
-        velocity, step = bounded(STEP * _nearness(ever) * relaxation(displacement)[0])
-        displacement, certificate = compose(displacement, velocity), step.after(certificate)
+    for taken in range(ROUNDS):
         folded = folded_voxels(ops.convert_to_numpy(displacement)[0])
+        if taken >= steps and not folded.any():
+            break
+        places = places | folded
+        velocity, step = bounded(STEP * _nearness(places) * relaxation(displacement)[0])
+        displacement, certificate = compose(displacement, velocity), step.after(certificate)
     return ops.convert_to_numpy(displacement)[0], certificate
 
 
-def _nearness(folded: np.ndarray) -> Tensor:
-    """1 at a fold and within about a voxel of it, falling to 0 smoothly: (1, *S, 1)."""
-    near = ops.convert_to_tensor(folded[None, ..., None].astype("float32"))
-    return ops.minimum(gaussian(near, sigma=REACH_SIGMA) * (4 * REACH_SIGMA) ** folded.ndim, 1.0)
+def _nearness(places: np.ndarray) -> Tensor:
+    """1 at the places and within about a voxel of it, falling to 0 smoothly: (1, *S, 1)."""
+    near = ops.convert_to_tensor(places[None, ..., None].astype("float32"))
+    return ops.minimum(gaussian(near, sigma=REACH_SIGMA) * (4 * REACH_SIGMA) ** places.ndim, 1.0)
 
 
-def _boxes(folded: np.ndarray) -> Iterator[tuple[slice, ...]]:
-    """Boxes that hold the folds with a margin, one per group of folds that lie close together."""
-    near = ndimage.maximum_filter(folded, 2 * MARGIN + 1)
+def _boxes(places: np.ndarray) -> Iterator[tuple[slice, ...]]:
+    """Boxes that hold the places with a margin, one per group of places that lie close together."""
+    near = ndimage.maximum_filter(places, 2 * MARGIN + 1)
     groups, _ = ndimage.label(near)
     for found in ndimage.find_objects(groups):
-        yield tuple(_rounded(part, n) for part, n in zip(found, folded.shape, strict=True))
+        yield tuple(_rounded(part, n) for part, n in zip(found, places.shape, strict=True))
 
 
 def _rounded(part: slice, n: int) -> slice:

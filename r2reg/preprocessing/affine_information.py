@@ -1,0 +1,155 @@
+"""Normalised mutual information of two images under an affine, with its derivative: what the fine search climbs on.
+
+Parzen windows after Thevenaz & Unser 2000: fixed's grey values are counted in bins, moving's spread over three by a
+quadratic B-spline, so the information is differentiable by where moving is sampled.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from r2reg.geometry.grid import Array
+from r2reg.preprocessing.affine_pyramid import Level, Working
+from r2reg.preprocessing.affine_score import content
+
+BINS = 32
+PADDING = 1  # bins beyond both ends, for the spline's support
+OVERLAP_POWER = 0.5  # between none, under which images slide apart, and 1, under which half views are pulled together
+LEAST_WEIGHT = 1e-3  # share of the samples within moving's view; with less there is nothing to climb on
+
+
+class Information:
+    """Normalised mutual information of what lies in both views (and masks), and its derivative by the affine.
+
+    Args:
+        level: the pair.
+        count: samples of fixed, at random places within its voxels: sampled at their centres, maps that carry
+            voxels onto voxels would stand out.
+        seed: of the samples.
+    """
+
+    def __init__(self, level: Level, count: int, seed: int = 0) -> None:
+        from scipy.ndimage import map_coordinates
+
+        rng = np.random.default_rng(seed)
+        shape = level.fixed.array.shape
+        flat = content(level.fixed)
+        flat = np.sort(rng.choice(flat, count, replace=flat.size < count))
+        index = np.stack(np.unravel_index(flat, shape), axis=-1) + rng.uniform(-0.5, 0.5, (count, len(shape)))
+        index = np.clip(index, 0, np.array(shape) - 1)
+        values = map_coordinates(level.fixed.array, index.T, order=1, output=np.float32)
+        self.level = level
+        self.points = np.column_stack([level.fixed.grid.index_to_ras(index), np.ones(count)])  # (n, d+1) RAS mm
+        self.rows = np.minimum((values * BINS).astype(np.intp), BINS - 1) * (BINS + 2 * PADDING)
+        self.moving = _padded(level.moving)
+        self.to_index = np.linalg.inv(level.moving.grid.affine)
+        self.to_index[:-1, -1] += 1  # of the padding
+
+    def __call__(self, matrix: Array) -> tuple[float, Array]:
+        """Normalised information, and (d+1, d+1) its derivative by the matrix's entries (its last row 0).
+
+        The information over the joint entropy, Studholme et al. 1999 less 1: in nats alone it would pay to shrink
+        the overlap onto what varies most. In [0, 1]; 0 without overlap.
+
+        Args:
+            matrix: (d+1, d+1) RAS mm, fixed -> moving points.
+        """
+        value, gradient, _, _ = self._measure(matrix)
+        return value, gradient
+
+    def whole(self, matrix: Array) -> tuple[float, Array]:
+        """As a call, times a root of the compared share of the samples and of the volume change.
+
+        For searches from afar: images do not slide apart under it. Near the optimum it pulls a little towards more
+        overlap or larger volumes. The root of the volume change makes the share the geometric mean of what is
+        compared of fixed and of moving, as in `affine_score.likeness`.
+        """
+        value, gradient, share, share_gradient = self._measure(matrix)
+        if not share:
+            return 0.0, gradient
+        linear = matrix[:-1, :-1]
+        compared = (share * float(abs(np.linalg.det(linear))) ** 0.5) ** OVERLAP_POWER
+        gradient = gradient + OVERLAP_POWER * value * share_gradient / share
+        gradient[:-1, :-1] += 0.5 * OVERLAP_POWER * value * np.linalg.inv(linear).T
+        return compared * value, compared * gradient
+
+    def _measure(self, matrix: Array) -> tuple[float, Array, float, Array]:
+        """Information and compared share of the samples, each with its derivative."""
+        (values, weights), slopes = interpolate(self.moving, (self.to_index @ matrix)[:-1] @ self.points.T)
+        total = float(weights.sum(dtype=np.float64))
+        if total < LEAST_WEIGHT * len(weights):
+            return 0.0, np.zeros_like(matrix), 0.0, np.zeros_like(matrix)
+        first, spline, spline_slope = _windows(values)
+        cells = self.rows + first + np.arange(3)[:, None]  # (3, n)
+        columns = BINS + 2 * PADDING
+        joint = np.bincount(cells.ravel(), (spline * weights).ravel(), minlength=BINS * columns)
+        value, slope = _normalised_information(joint.reshape(BINS, columns) / total)
+        told = slope.ravel()[cells]
+        by_value = weights * (spline_slope * told).sum(axis=0) / total
+        by_weight = ((spline * told).sum(axis=0) - (joint @ slope.ravel()) / total) / total
+        gradient = self._by_matrix(slopes[0] * by_value + slopes[1] * by_weight)
+        return value, gradient, total / len(weights), self._by_matrix(slopes[1] / len(weights))
+
+    def _by_matrix(self, by_index: np.ndarray) -> Array:
+        """(d+1, d+1) derivative by the matrix of a sum over samples, from those by their indices (d, n)."""
+        gradient = np.zeros_like(self.to_index)
+        gradient[:-1] = self.to_index[:-1, :-1].T @ (by_index @ self.points)
+        return gradient
+
+
+def _padded(image: Working) -> np.ndarray:
+    """(2, X+2, Y+2[, Z+2]) float32: grey values, and weights that fall to 0 beyond the view and the mask."""
+    weight = np.ones(image.array.shape) if image.mask is None else image.mask
+    return np.stack([np.pad(image.array, 1, mode="edge"), np.pad(weight, 1)]).astype(np.float32)
+
+
+def interpolate(volumes: np.ndarray, index: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Linear interpolation and its exact slopes; beyond the volume the nearest border's values, level.
+
+    Args:
+        volumes: (C, X, Y[, Z]) float32.
+        index: (d, n) voxels.
+    Returns:
+        (C, n) values and (C, d, n) slopes per voxel.
+    """
+    shape = volumes.shape[1:]
+    last = np.array(shape)[:, None] - 1
+    inside = (index >= 0) & (index <= last)
+    index = np.clip(index, 0, last)
+    base = np.minimum(index.astype(np.intp), last - 1)
+    share = (index - base).astype(np.float32)
+    corners = np.stack(list(np.ndindex(*(2,) * len(shape))), axis=1)  # (d, 2^d), the last axis changes fastest
+    where = np.ravel_multi_index(tuple(base), shape) + np.ravel_multi_index(tuple(corners), shape)[:, None]
+    values = np.take(volumes.reshape(len(volumes), -1), where, axis=1)  # (C, 2^d, n)
+    slopes: list[np.ndarray] = []
+    for axis in reversed(range(len(shape))):
+        difference = values[:, 1::2] - values[:, ::2]
+        values = values[:, ::2] + share[axis] * difference
+        slopes = [s[:, ::2] + share[axis] * (s[:, 1::2] - s[:, ::2]) for s in slopes]
+        slopes.append(difference * inside[axis])
+    return values[:, 0], np.stack([s[:, 0] for s in reversed(slopes)], axis=1)
+
+
+def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First of the three columns that a grey value in [0, 1] counts in, (3, n) shares, and (3, n) their slopes."""
+    place = values * (BINS - 1) + PADDING
+    middle = np.rint(place).astype(np.intp)
+    t = place - middle  # -0.5 to 0.5
+    shares = np.stack([(0.5 - t) ** 2 / 2, 0.75 - t**2, (0.5 + t) ** 2 / 2])
+    return middle - 1, shares, np.stack([t - 0.5, -2 * t, t + 0.5]) * (BINS - 1)
+
+
+def _normalised_information(joint: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mutual information over joint entropy of shares that add up to 1, and its derivative by each.
+
+    The derivative is up to a constant, which is nothing to shares that keep adding up to 1; 0 where a cell is empty.
+    """
+    filled = joint > 0
+    log_joint = np.log(joint, out=np.zeros_like(joint), where=filled)
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+    log_ratio = log_joint - np.log(independent, out=np.zeros_like(joint), where=filled & (independent > 0))
+    information, entropy = float((joint * log_ratio).sum()), -float((joint * log_joint).sum())
+    if entropy <= 0:  # both images constant
+        return 0.0, np.zeros_like(joint)
+    value = information / entropy
+    return value, np.where(filled, log_ratio + value * log_joint, 0) / entropy
