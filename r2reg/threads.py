@@ -43,6 +43,16 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
 
 
 @contextmanager
+def cancelling_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that, at the end or an error, drops what it has not begun."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
 def short_turns() -> Iterator[None]:
     """Let threads take turns at Python's lock more often.
 

@@ -45,3 +45,24 @@ def test_short_turns_end():
     with threads.short_turns():
         assert sys.getswitchinterval() < before
     assert sys.getswitchinterval() == before
+
+
+def test_what_a_pool_has_not_begun_is_dropped_after_an_error():
+    begun, running, free = [], threading.Event(), threading.Event()
+
+    def work(number):
+        begun.append(number)
+        running.set()
+        free.wait(10)
+
+    def fail():
+        with threads.cancelling_pool(1) as pool:
+            for number in range(3):
+                pool.submit(work, number)
+            running.wait(10)
+            threading.Timer(0.2, free.set).start()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert begun == [0]

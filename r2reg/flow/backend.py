@@ -44,6 +44,11 @@ def accelerate(*static: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def compiles() -> bool:
+    """Whether `accelerate` compiles: once for each shape, which takes a while."""
+    return keras.backend.backend() != "torch"
+
+
 def custom_gradient(
     forward: Callable[[Any, Any], Any],
     gradients: Sequence[Callable[[Any, Any, Any], Any]],

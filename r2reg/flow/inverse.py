@@ -43,7 +43,7 @@ def invert(
     if start is None:
         coarse = min(displacement.shape[1:-1]) >= SMALLEST_HALVED
         start = _inverse_at_half_size(displacement, iterations) if coarse else -displacement
-    size = np.array(ops.convert_to_numpy(_norm(compose(displacement, start))))
+    size = np.array(ops.convert_to_numpy(norm(compose(displacement, start))))
     if size.max() < tolerance:
         return start, ops.convert_to_tensor(size)
     inverse = np.array(ops.convert_to_numpy(start))
@@ -72,6 +72,12 @@ def spread_interpolation_error(inverse: Tensor) -> Tensor:
         inverse: (N, *S, d), voxels, exact at its voxels.
     """
     return inverse - laplacian(inverse) / 12
+
+
+@backend.accelerate()
+def norm(vectors: Tensor) -> Tensor:
+    """Length of each vector: (N, *S, d) -> (N, *S)."""
+    return ops.sqrt(ops.sum(vectors * vectors, axis=-1))
 
 
 def _inverse_at_half_size(displacement: Tensor, iterations: int) -> Tensor:
@@ -136,11 +142,6 @@ def _keep_better(
         ops.minimum(size, best_size),
         ops.where(better, step, step / 2),
     )
-
-
-@backend.accelerate()
-def _norm(vectors: Tensor) -> Tensor:
-    return ops.sqrt(ops.sum(vectors * vectors, axis=-1))
 
 
 @backend.accelerate()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from r2reg.resampling import resample
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
-    from r2reg.registration.refinement import LevelImages, MapOnGrid, Term
+    from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
 log = logging.getLogger("r2reg")
 
@@ -145,26 +147,49 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
         return _on_fixed_grid(found, grid, name)
 
 
-def rehearse(grid: Grid, config: RegisterConfig) -> None:
-    """One step per level on noise: compiles what the refinement runs, while the affine keeps one core.
+def rehearsals(grid: Grid, config: RegisterConfig) -> list[Callable[[], None]]:
+    """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
     Args:
         grid: fixed's.
+    Returns:
+        A step on noise per level, then the fields; none where nothing is compiled.
     """
-    if config.transform == "affine":
-        return
+    from r2reg.flow import backend
+
+    if config.transform == "affine" or not backend.compiles():
+        return []
+    from r2reg.registration.refinement import levels_for
+
+    full, levels = grid.canonical(), levels_for(config.refine)
+    steps = [
+        functools.partial(_rehearse_level, full, config, pair)
+        for pair in zip(levels[:1] + levels, levels, strict=False)
+    ]
+    return [*steps, functools.partial(_rehearse_fields, grid, levels[-1].factor if levels else 1)]
+
+
+def _rehearse_level(full: Grid, config: RegisterConfig, levels: tuple[Level, Level]) -> None:
     from keras import ops
 
     from r2reg.losses.steering import steering
-    from r2reg.registration.refinement import Level, LevelImages, Term, levels_for, refine
+    from r2reg.registration.refinement import Level, LevelImages, Term, refine
 
     def noise(level: Grid) -> LevelImages:
         images = np.random.default_rng(0).random((2, 1, *level.shape, 1), dtype=np.float32)
         return LevelImages(level, *(ops.convert_to_tensor(image) for image in images))
 
-    steps = tuple(Level(level.factor, 1) for level in levels_for(config.refine))
-    if steps:
-        refine([Term(steering(config.similarity, radius=config.radius), noise)], grid.canonical(), steps)
+    coarser, level = (Level(level.factor, steps) for level, steps in zip(levels, (0, 1), strict=True))
+    refine([Term(steering(config.similarity, radius=config.radius), noise)], full, (coarser, level))
+
+
+def _rehearse_fields(grid: Grid, factor: int) -> None:
+    from r2reg.flow.diffeomorphism import identity
+    from r2reg.registration.refinement import MapOnGrid, level_grid
+    from r2reg.registration.unfolding import rehearse
+
+    own = level_grid(grid.canonical(), factor)
+    rehearse(MapOnGrid(identity(own.shape), own).on(grid).phi.displacement)
 
 
 def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:

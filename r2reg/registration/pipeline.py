@@ -6,7 +6,7 @@ import dataclasses
 import resource
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,15 +23,18 @@ from r2reg.preprocessing.affine import Init, initial_affine
 from r2reg.preprocessing.affine_starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.registration.clock import Clock
-from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearse
+from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearsals
 from r2reg.registration.pair import Pair
 from r2reg.registration.result import RegistrationResult
 from r2reg.registration.scores import carry, score_stages
 from r2reg.resampling import Resampler
-from r2reg.threads import short_turns
+from r2reg.threads import cancelling_pool, short_turns
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
+
+
+AT_ONCE = 2  # the affine search and a rehearsal, or two
 
 
 def peak_memory_bytes() -> int:
@@ -57,15 +60,16 @@ def register(
     check_init(config.init)
     if "labels" in config.guide:
         guiding_labels(pair)
-    with clock.stage("affine"), short_turns(), ThreadPoolExecutor(1) as aside:
-        searching = aside.submit(find_affine, pair, config)
-        start()
-        model = load_fitting_model(pair, config)
-        moving, fixed = _normalise(pair, config)
-        if config.init in ("rigid", "affine"):
-            rehearse(pair.fixed.grid, config)
-        affine = searching.result()
-    found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
+    with short_turns(), cancelling_pool(AT_ONCE) as aside:
+        with clock.stage("affine"):
+            searching = aside.submit(find_affine, pair, config)
+            start()
+            rehearsed = [aside.submit(task) for task in rehearsals(pair.fixed.grid, config)]
+            model = load_fitting_model(pair, config)
+            moving, fixed = _normalise(pair, config)
+            affine = searching.result()
+            wait(rehearsed[:1])  # for what comes first; the rest is compiled beside it
+        found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
     warp, grid = found.warp, pair.fixed.grid
     with clock.stage("transform"):
         onto_fixed = Resampler(grid, [warp, affine])

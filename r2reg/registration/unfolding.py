@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import bounded
-from r2reg.flow.inverse import invert, spread_interpolation_error
+from r2reg.flow.inverse import invert, norm, spread_interpolation_error
 from r2reg.flow.reference import folded_voxels
 from r2reg.flow.relaxation import relaxation
 from r2reg.flow.smooth import gaussian
@@ -22,10 +22,11 @@ Tensor = Any
 ROUNDS = 40  # of relaxation at most; a few are usual
 STEP = 0.1  # of a round, in units of time; from 1/6 on the explicit steps of a diffusion in 3-D overshoot
 REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a place like this Gaussian
+INVERSE_TOLERANCE = 0.01  # voxels; interpolation between the inverse's voxels errs by more
 LARGEST_MISS = 0.4  # voxels, of going there and back; the inverse is relaxed towards less
 INVERSE_ROUNDS, INVERSE_STEPS = 8, 4  # of relaxing where it misses, and relaxation steps in each
 MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6
-BOX_MULTIPLE = 16  # voxels; boxes of few sizes compile few times
+BOX_MULTIPLE = 32  # voxels; boxes of few sizes compile few times
 
 
 def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Certificate]:
@@ -53,34 +54,50 @@ def unfold_with_inverse(
         (1, *S, d) the map, (1, *S, d) its inverse, and the certificate of all steps.
     """
     displacement, certificate = unfold(displacement, certificate)
-    exact = invert(displacement, start)[0]
+    exact = invert(displacement, start, INVERSE_TOLERANCE)[0]
     inverse = spread_interpolation_error(exact)
     for _ in range(INVERSE_ROUNDS):
         missed = _missed(displacement, inverse)
         if not missed.any():
             break
         displacement, certificate = relax_near(displacement, certificate, missed, INVERSE_STEPS)
-        exact = invert(displacement, exact)[0]
+        exact = invert(displacement, exact, INVERSE_TOLERANCE)[0]
         inverse = spread_interpolation_error(exact)
     return displacement, inverse, certificate
 
 
+def rehearse(still: Tensor) -> None:
+    """Have the backend compile what this module runs on a grid.
+
+    Args:
+        still: the displacement of no movement, (1, *S, d).
+    """
+    shape = still.shape[1:-1]
+    moved = np.zeros(still.shape, dtype=np.float32)
+    moved[(0, *(n // 2 for n in shape))] = 2 * INVERSE_TOLERANCE  # one place to iterate on
+    displacement = ops.convert_to_tensor(moved)
+    _missed(displacement, spread_interpolation_error(invert(displacement, still, INVERSE_TOLERANCE)[0]))
+    box = np.zeros([min(BOX_MULTIPLE, n) for n in shape], dtype=bool)
+    box[(0,) * box.ndim] = True
+    _relax(np.zeros((*box.shape, box.ndim), dtype=np.float32), box, 1)
+
+
 def _missed(displacement: Tensor, inverse: Tensor) -> np.ndarray:
     """(*S) bool: the map's voxels from where, or to where, going there and back misses by LARGEST_MISS."""
-    missed, _ = _misses(displacement, inverse)
-    ends, origins = _misses(inverse, displacement)
-    missed[tuple(np.rint(origins[ends]).astype(int).T)] = True
+    missed = np.zeros(displacement.shape[1:-1], dtype=bool)
+    starts, _ = _misses(displacement, inverse)
+    _, origins = _misses(inverse, displacement)
+    for places in (starts, np.rint(origins).astype(int)):
+        missed[tuple(places.T)] = True
     return missed
 
 
 def _misses(forth: Tensor, back: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(*S) bool, where going there and back misses without leaving the grid; and (*S, d), where forth leads, voxels."""
-    shape = tuple(forth.shape[1:-1])
-    gap, step = (ops.convert_to_numpy(field)[0] for field in (compose(back, forth), forth))
-    missed = np.square(gap).sum(axis=-1) > LARGEST_MISS**2
-    there = np.zeros_like(step)
-    there[missed] = np.argwhere(missed) + step[missed]
-    return missed & ((there >= 0) & (there <= np.array(shape) - 1)).all(axis=-1), there
+    """Where going there and back misses without leaving the grid, (P, d), and where forth leads, (P, d); voxels."""
+    starts = np.argwhere(ops.convert_to_numpy(norm(compose(back, forth)))[0] > LARGEST_MISS)
+    ends = starts + ops.convert_to_numpy(forth)[0][tuple(starts.T)]
+    inside = ((ends >= 0) & (ends <= np.array(forth.shape[1:-1]) - 1)).all(axis=-1)
+    return starts[inside], ends[inside]
 
 
 def relax_near(

@@ -5,12 +5,14 @@ import pytest
 
 from r2reg.config import RegisterConfig
 from r2reg.errors import ConfigError, RegistrationError
+from r2reg.flow import backend
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume, write_image
 from r2reg.metrics.overlap import dice
+from r2reg.registration import refinement, unfolding
 from r2reg.registration.clock import Clock
-from r2reg.registration.deformation import Aligned, find_deformation, guiding_labels, rehearse
+from r2reg.registration.deformation import Aligned, find_deformation, guiding_labels, rehearsals
 from r2reg.registration.pair import Pair, read_pair
 from r2reg.registration.run import register_files
 from r2reg.resampling import resample
@@ -61,9 +63,24 @@ def test_a_guide_needs_labels():
 def test_rehearsing_changes_nothing():
     pair = square_pair(3)
     before, _ = deform(pair, guide=("labels",))
-    rehearse(pair.fixed.grid, RegisterConfig(similarity="mse"))
+    for task in rehearsals(pair.fixed.grid, RegisterConfig(similarity="mse")):
+        task()
     after, _ = deform(pair, guide=("labels",))
     np.testing.assert_array_equal(before.warp.vectors, after.warp.vectors)
+
+
+def test_rehearsals_are_on_the_grids_that_will_be_used(monkeypatch):
+    """The levels lie along the world's axes, the written fields along fixed's."""
+    shapes = []
+    monkeypatch.setattr(backend, "compiles", lambda: True)
+    monkeypatch.setattr(unfolding, "rehearse", lambda still: shapes.append(tuple(still.shape[1:-1])))
+    monkeypatch.setattr(refinement, "_run_level", lambda phi, *_: (shapes.append(phi.shape) or phi, 0))
+    grid = Grid((8, 16, 32), np.array([[0, 0, 1.0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    for task in rehearsals(grid, RegisterConfig(refine="default")):
+        task()
+    assert shapes[1::2][-1] == (32, 8, 16)  # full size, canonical
+    assert shapes[-1] == grid.shape
+    assert rehearsals(grid, RegisterConfig(transform="affine")) == []
 
 
 def test_masks_that_do_not_meet_after_the_affine(phantom_pair, tmp_path):
