@@ -15,16 +15,23 @@ Tensor = Any
 SMALLEST_DETERMINANT = 0.1  # lest a near-fold makes a leap
 SMALLEST_STRETCH = 0.3  # a map that presses three voxels into one is pressed no further
 FREE_STRETCH = 0.6  # from here on nothing hinders it
+FREE_BEND = (
+    0.4  # voxels, |laplacian u|: a map that bends more errs by some .05 voxels between the voxels of its inverse
+)
+LARGEST_HASTE = 4.0  # at this many times the speed a step of .04 is still a stable one of diffusion (1/6)
 LARGEST_SPEED = 3.0  # voxels per unit time; faster places would shorten the step of all others
 
 
 @backend.accelerate()
 def relaxation(displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """v = J^-1 (laplacian u) / s with J = I + grad u and s <= 1 the factor by which phi compresses at most.
+    """v = h J^-1 (laplacian u) with J = I + grad u and a haste h of 1 or more.
 
-    phi o (id + t v) = id + u + (t / s) laplacian(u) to first order in t: composing phi with id + t v diffuses its
-    displacement, which lowers the integral of |grad u|^2, and yet is a step of the flow. The more phi compresses, the
-    faster, so that a map stops short of folding between the voxels that sample it.
+    phi o (id + t v) = id + u + t h laplacian(u) to first order in t: composing phi with id + t v diffuses its
+    displacement, which lowers the integral of |grad u|^2, and yet is a step of the flow. Diffusion makes haste where
+    phi compresses, by a factor s < 1, so that a map stops short of folding between the voxels that sample it; and
+    where it bends, so that linear interpolation follows it and its inverse,
+
+        h = min((1 + (|laplacian u| / FREE_BEND)^2) / s, LARGEST_HASTE).
 
     Args:
         displacement: (N, *S, d), voxels; beyond the border the edge value holds.
@@ -46,7 +53,9 @@ def relaxation(displacement: Tensor) -> tuple[Tensor, Tensor]:
         determinant(ops.stack([spread if k == axis else columns[k] for k in range(ndim)], axis=-1))
         for axis in range(ndim)
     ]
-    speed = 1 / (ops.maximum(det, SMALLEST_DETERMINANT) * stretch)
+    bend = ops.sum(spread * spread, axis=-1) / FREE_BEND**2
+    haste = ops.minimum((1 + bend) / stretch, LARGEST_HASTE)
+    speed = haste / ops.maximum(det, SMALLEST_DETERMINANT)
     velocity = ops.stack(by_cramer, axis=-1) * speed[..., None]
     length = ops.sqrt(ops.sum(velocity * velocity, axis=-1, keepdims=True))
     room = ops.minimum((stretch - SMALLEST_STRETCH) / (FREE_STRETCH - SMALLEST_STRETCH), 1.0)

@@ -19,12 +19,12 @@ from r2reg.flow.warp import compose
 
 Tensor = Any
 
-ROUNDS = 40  # of relaxation at most; a few are usual
-STEP = 0.1  # of a round, in units of time; from 1/6 on the explicit steps of a diffusion in 3-D overshoot
+ROUNDS = 100  # of relaxation at most; a few are usual
+STEP = 0.04  # of a round, in units of time; with the largest haste just below where diffusion overshoots, 1/6
 REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a place like this Gaussian
 INVERSE_TOLERANCE = 0.01  # voxels; interpolation between the inverse's voxels errs by more
 LARGEST_MISS = 0.4  # voxels, of going there and back; the inverse is relaxed towards less
-INVERSE_ROUNDS, INVERSE_STEPS = 8, 4  # of relaxing where it misses, and relaxation steps in each
+INVERSE_ROUNDS, INVERSE_STEPS = 8, 8  # of relaxing where it misses, and relaxation steps in each
 MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6
 BOX_MULTIPLE = 32  # voxels; boxes of few sizes compile few times
 
