@@ -27,7 +27,7 @@ from r2reg.errors import R2RegError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume, read_labels
-from r2reg.preprocessing.affine import initial_affine
+from r2reg.preprocessing.affine.initial import initial_affine
 from r2reg.resampling import resample
 from r2reg.training.synthesis import strip_skull
 

@@ -19,8 +19,8 @@ from r2reg.flow.reference import full_jacobian_determinant
 from r2reg.geometry.transforms import Affine
 from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
-from r2reg.preprocessing.affine import Init, initial_affine
-from r2reg.preprocessing.affine_starts import views_overlap
+from r2reg.preprocessing.affine.initial import Init, initial_affine
+from r2reg.preprocessing.affine.starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.registration.clock import Clock
 from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearsals

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from r2reg.config import RegisterConfig
 from r2reg.geometry.grid import Grid
 from r2reg.io.files import content_sha256
-from r2reg.preprocessing.affine import Init
+from r2reg.preprocessing.affine.initial import Init
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import Clock, check_init, load_fitting_model, peak_memory_bytes, register
 from r2reg.registration.writing import check_folder, staging, write_metrics, write_result

@@ -18,7 +18,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.files import atomic_path, sha256
 from r2reg.io.images import Volume, read_image, read_labels, read_mask
-from r2reg.preprocessing.affine import initial_affine
+from r2reg.preprocessing.affine.initial import initial_affine
 from r2reg.preprocessing.intensity import normalise
 from r2reg.training.grids import to_grid
 from r2reg.training.synthesis import draw, paint, strip_skull

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from r2reg.errors import ConfigError, ImageError, RegistrationError
 from r2reg.geometry.grid import Grid
 from r2reg.io.images import Volume, read_image, read_mask
-from r2reg.preprocessing.affine import initial_affine
+from r2reg.preprocessing.affine.initial import initial_affine
 
 LUNG = Path(__file__).parents[3] / "shared" / "data" / "lung_ct"
 

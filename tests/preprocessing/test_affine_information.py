@@ -10,11 +10,11 @@ from scipy.ndimage import gaussian_filter
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
-from r2reg.preprocessing.affine_information import Information, interpolate
-from r2reg.preprocessing.affine_pyramid import Level, Working
-from r2reg.preprocessing.affine_score import likeness
-from r2reg.preprocessing.affine_search import Increments
-from r2reg.preprocessing.affine_starts import Body
+from r2reg.preprocessing.affine.information import Information, interpolate
+from r2reg.preprocessing.affine.likeness import likeness
+from r2reg.preprocessing.affine.pyramid import Level, Working
+from r2reg.preprocessing.affine.search import Increments
+from r2reg.preprocessing.affine.starts import Body
 from r2reg.resampling import resample
 
 

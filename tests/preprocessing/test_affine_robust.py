@@ -12,7 +12,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
 from r2reg.phantom import SEMI_AXES_MM, Deformation, labels_on
-from r2reg.preprocessing.affine import check_overlap, initial_affine
+from r2reg.preprocessing.affine.initial import check_overlap, initial_affine
 
 # Grey of the phantom's tissues, background to stem: fluid dark and white matter bright, and the other way round.
 T1 = np.array([0.0, 0.25, 0.55, 0.9, 0.2, 0.2, 0.65, 0.65, 0.8])

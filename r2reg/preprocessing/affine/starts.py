@@ -9,7 +9,7 @@ import numpy as np
 
 from r2reg.errors import RegistrationError
 from r2reg.geometry.grid import Array, Grid, index_map
-from r2reg.preprocessing.affine_pyramid import Level, Working
+from r2reg.preprocessing.affine.pyramid import Level, Working
 
 OVERLAP_LATTICE = 33  # points along each axis; an overlap thinner than 3 % of a view is none
 TURN_DEGREES = (-30.0, 0.0, 30.0)  # every turn of up to 45 degrees is within 20 of one of their products

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from r2reg.geometry.grid import Array
-from r2reg.preprocessing.affine_pyramid import Level, Working
+from r2reg.preprocessing.affine.pyramid import Level, Working
 
 SAMPLES = 2_000
 MOST_BINS, FEWEST_BINS = 16, 4  # of grey values

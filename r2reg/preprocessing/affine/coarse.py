@@ -8,11 +8,11 @@ import numpy as np
 
 from r2reg.errors import RegistrationError
 from r2reg.geometry.grid import Array
-from r2reg.preprocessing.affine_information import Information
-from r2reg.preprocessing.affine_pyramid import Level
-from r2reg.preprocessing.affine_score import likeness
-from r2reg.preprocessing.affine_search import Kind, improve
-from r2reg.preprocessing.affine_starts import Body, Frame, apart, candidates
+from r2reg.preprocessing.affine.information import Information
+from r2reg.preprocessing.affine.likeness import likeness
+from r2reg.preprocessing.affine.pyramid import Level
+from r2reg.preprocessing.affine.search import Kind, improve
+from r2reg.preprocessing.affine.starts import Body, Frame, apart, candidates
 
 FOLLOWED, FINISHED = 12, 3  # starts that are searched from, and ends of those that are refined
 FEW, MANY = 3_000, 8_000  # samples

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from r2reg.geometry.grid import Array
-from r2reg.preprocessing.affine_information import Information
-from r2reg.preprocessing.affine_starts import Body, turn
+from r2reg.preprocessing.affine.information import Information
+from r2reg.preprocessing.affine.starts import Body, turn
 
 Kind = Literal["rigid", "similarity", "affine"]
 ITERATIONS = 60  # of L-BFGS; 10 to 30 are usual

@@ -12,12 +12,12 @@ from r2reg.errors import ImageError, RegistrationError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
-from r2reg.preprocessing.affine_coarse import coarse_search
-from r2reg.preprocessing.affine_information import Information
-from r2reg.preprocessing.affine_pyramid import Level, Working, make_levels
-from r2reg.preprocessing.affine_score import likeness
-from r2reg.preprocessing.affine_search import Kind, improve
-from r2reg.preprocessing.affine_starts import (
+from r2reg.preprocessing.affine.coarse import coarse_search
+from r2reg.preprocessing.affine.information import Information
+from r2reg.preprocessing.affine.likeness import likeness
+from r2reg.preprocessing.affine.pyramid import Level, Working, make_levels
+from r2reg.preprocessing.affine.search import Kind, improve
+from r2reg.preprocessing.affine.starts import (
     Body,
     about,
     frames,

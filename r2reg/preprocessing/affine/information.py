@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from r2reg.geometry.grid import Array
-from r2reg.preprocessing.affine_pyramid import Level, Working
-from r2reg.preprocessing.affine_score import content
+from r2reg.preprocessing.affine.likeness import content
+from r2reg.preprocessing.affine.pyramid import Level, Working
 
 BINS = 32
 PADDING = 1  # bins beyond both ends, for the spline's support
@@ -62,7 +62,7 @@ class Information:
 
         For searches from afar: images do not slide apart under it. Near the optimum it pulls a little towards more
         overlap or larger volumes. The root of the volume change makes the share the geometric mean of what is
-        compared of fixed and of moving, as in `affine_score.likeness`.
+        compared of fixed and of moving, as in `likeness`.
         """
         value, gradient, share, share_gradient = self._measure(matrix)
         if not share:

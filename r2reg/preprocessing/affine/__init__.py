@@ -1,0 +1,1 @@
+"""The affine alignment of a pair: starts, coarse search, refinement over resolutions."""
