@@ -234,7 +234,8 @@ def main() -> None:
         np.median([float(str(row[key])) for row in rows])
         for key in ("seconds", "cpu_seconds", "error_mm", "error_degrees")
     )
-    print(f"{near} of {len(rows)} within {NEAR_MM:g} mm and {NEAR_DEGREES:g} degrees")
+    truth = "the search of the untouched pair" if given.reference == "search" else "the centroids' affine"
+    print(f"{near} of {len(rows)} within {NEAR_MM:g} mm and {NEAR_DEGREES:g} degrees of {truth}")
     print(f"medians: {mm:.2f} mm, {degrees:.2f} degrees, {wall:.1f} s a search, {cpu:.1f} s of the processor")
 
 

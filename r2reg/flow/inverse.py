@@ -50,6 +50,8 @@ def invert(
     for item in range(len(inverse)):
         field = displacement[item : item + 1]
         where = np.nonzero(size[item] >= tolerance)
+        if not len(where[0]):
+            continue
         places = np.stack(where, axis=-1)
         inverse[item][where], size[item][where] = _newton(field, places, inverse[item][where], tolerance, iterations)
         where = np.nonzero(size[item] >= tolerance)

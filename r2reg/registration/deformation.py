@@ -153,20 +153,21 @@ def rehearsals(grid: Grid, config: RegisterConfig) -> list[Callable[[], None]]:
     Args:
         grid: fixed's.
     Returns:
-        A step on noise per level, then the fields; none where nothing is compiled.
+        A step on noise per level, then the fields; none where nothing is refined or compiled.
     """
-    from r2reg.flow import backend
-
-    if config.transform == "affine" or not backend.compiles():
+    if config.transform == "affine":
         return []
+    from r2reg.flow import backend
     from r2reg.registration.refinement import levels_for
 
     full, levels = grid.canonical(), levels_for(config.refine)
+    if not levels or not backend.compiles():
+        return []
     steps = [
         functools.partial(_rehearse_level, full, config, pair)
         for pair in zip(levels[:1] + levels, levels, strict=False)
     ]
-    return [*steps, functools.partial(_rehearse_fields, grid, levels[-1].factor if levels else 1)]
+    return [*steps, functools.partial(_rehearse_fields, grid, levels[-1].factor)]
 
 
 def _rehearse_level(full: Grid, config: RegisterConfig, levels: tuple[Level, Level]) -> None:

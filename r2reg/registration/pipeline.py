@@ -19,7 +19,7 @@ from r2reg.flow.reference import full_jacobian_determinant
 from r2reg.geometry.transforms import Affine
 from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
-from r2reg.preprocessing.affine.initial import Init, initial_affine
+from r2reg.preprocessing.affine.initial import Init, check_overlap, initial_affine
 from r2reg.preprocessing.affine.starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.registration.clock import Clock
@@ -115,23 +115,25 @@ def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarr
 
 def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
     """The affine that --init asks for: searched, or read from a file and used as it is."""
+    fixed_mask = pair.fixed_mask.array if pair.fixed_mask else None
+    moving_mask = pair.moving_mask.array if pair.moving_mask else None
     if config.init not in get_args(Init):
         affine = read_affine(config.init)
         if affine.ndim != pair.fixed.grid.ndim:
             raise RegistrationError(f"{config.init}: is {affine.ndim}-D, the images are {pair.fixed.grid.ndim}-D")
         if not views_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix):
             raise RegistrationError(f"{config.init}: carries fixed out of moving's view; check its direction")
+        check_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix, fixed_mask, moving_mask, f"by {config.init}")
         return affine
     return initial_affine(
         pair.fixed,
         pair.moving,
         config.init,
-        fixed_mask=pair.fixed_mask.array if pair.fixed_mask else None,
-        moving_mask=pair.moving_mask.array if pair.moving_mask else None,
+        fixed_mask=fixed_mask,
+        moving_mask=moving_mask,
         clip=config.clip,
         seed=config.seed,
-        # ITK's threads add up in any order; one thread repeats bit for bit.
-        threads=1 if config.deterministic else config.threads or None,
+        threads=config.threads or None,
     )
 
 

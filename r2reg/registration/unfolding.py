@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,8 +26,11 @@ REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a place like this G
 INVERSE_TOLERANCE = 0.01  # voxels; interpolation between the inverse's voxels errs by more
 LARGEST_MISS = 0.4  # voxels, of going there and back; the inverse is relaxed towards less
 INVERSE_ROUNDS, INVERSE_STEPS = 8, 8  # of relaxing where it misses, and relaxation steps in each
-MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6
-BOX_MULTIPLE = 32  # voxels; boxes of few sizes compile few times
+MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6 from what is joined
+JOINING = 4  # voxels; folds that arise so near are opened along with a place
+BOX = 32  # voxels; boxes of one size compile once
+MOST_BOXES = 400  # a map with more to mend is no good as a whole
+PASSES = 3
 
 
 def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Certificate]:
@@ -38,9 +42,15 @@ def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Cert
     Args:
         displacement: (1, *S, d), voxels. certificate: of its steps so far.
     Returns:
-        (1, *S, d), as it was at more than MARGIN voxels from any fold, and the certificate of all steps.
+        (1, *S, d), as it was at more than MARGIN voxels from any fold, and the certificate of all steps. A map that
+        folds in more than MOST_BOXES places is left as it is.
     """
-    return relax_near(displacement, certificate, folded_voxels(ops.convert_to_numpy(displacement)[0]))
+    for _ in range(PASSES):
+        folded = folded_voxels(ops.convert_to_numpy(displacement)[0])
+        if not folded.any():
+            break
+        displacement, certificate = relax_near(displacement, certificate, folded)
+    return displacement, certificate
 
 
 def unfold_with_inverse(
@@ -56,9 +66,11 @@ def unfold_with_inverse(
     displacement, certificate = unfold(displacement, certificate)
     exact = invert(displacement, start, INVERSE_TOLERANCE)[0]
     inverse = spread_interpolation_error(exact)
+    left: float = math.inf
     for _ in range(INVERSE_ROUNDS):
         missed = _missed(displacement, inverse)
-        if not missed.any():
+        before, left = left, float(np.count_nonzero(missed))
+        if not 0 < left < before:
             break
         displacement, certificate = relax_near(displacement, certificate, missed, INVERSE_STEPS)
         exact = invert(displacement, exact, INVERSE_TOLERANCE)[0]
@@ -77,7 +89,7 @@ def rehearse(still: Tensor) -> None:
     moved[(0, *(n // 2 for n in shape))] = 2 * INVERSE_TOLERANCE  # one place to iterate on
     displacement = ops.convert_to_tensor(moved)
     _missed(displacement, spread_interpolation_error(invert(displacement, still, INVERSE_TOLERANCE)[0]))
-    box = np.zeros([min(BOX_MULTIPLE, n) for n in shape], dtype=bool)
+    box = np.zeros([min(BOX, n) for n in shape], dtype=bool)
     box[(0,) * box.ndim] = True
     _relax(np.zeros((*box.shape, box.ndim), dtype=np.float32), box, 1)
 
@@ -111,20 +123,23 @@ def relax_near(
         steps: at least so many, and more while the map folds there.
     Returns:
         (1, *S, d), as it was at more than MARGIN voxels from any of the places, and the certificate of all steps.
+        With places in more than MOST_BOXES boxes, the map as it was.
     """
-    if not places.any():
+    boxes = list(_boxes(places))
+    if not 0 < len(boxes) <= MOST_BOXES:
         return displacement, certificate
     field = ops.convert_to_numpy(displacement)[0].copy()
-    for box in _boxes(places):
-        field[box], taken = _relax(field[box], places[box], steps)
+    for box, own in boxes:
+        field[box], taken = _relax(field[box], own, steps)
         certificate = taken.after(certificate)
     return ops.convert_to_tensor(field[None]), certificate
 
 
 def _relax(field: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, Certificate]:
     displacement, certificate = ops.convert_to_tensor(field[None]), Certificate()
+    close = ndimage.maximum_filter(places, 2 * JOINING + 1)
     for taken in range(ROUNDS):
-        folded = folded_voxels(ops.convert_to_numpy(displacement)[0])
+        folded = folded_voxels(ops.convert_to_numpy(displacement)[0]) & close
         if taken >= steps and not folded.any():
             break
         places = places | folded
@@ -134,21 +149,21 @@ def _relax(field: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarra
 
 
 def _nearness(places: np.ndarray) -> Tensor:
-    """1 at the places and within about a voxel of it, falling to 0 smoothly: (1, *S, 1)."""
+    """1 at the places and within about a voxel of them, falling to 0 smoothly: (1, *S, 1)."""
     near = ops.convert_to_tensor(places[None, ..., None].astype("float32"))
     return ops.minimum(gaussian(near, sigma=REACH_SIGMA) * (4 * REACH_SIGMA) ** places.ndim, 1.0)
 
 
-def _boxes(places: np.ndarray) -> Iterator[tuple[slice, ...]]:
-    """Boxes that hold the places with a margin, one per group of places that lie close together."""
-    near = ndimage.maximum_filter(places, 2 * MARGIN + 1)
-    groups, _ = ndimage.label(near)
-    for found in ndimage.find_objects(groups):
-        yield tuple(_rounded(part, n) for part, n in zip(found, places.shape, strict=True))
-
-
-def _rounded(part: slice, n: int) -> slice:
-    """At least as long, a multiple of BOX_MULTIPLE where the axis is long enough."""
-    length = min(-(-(part.stop - part.start) // BOX_MULTIPLE) * BOX_MULTIPLE, n)
-    start = min(part.start, n - length)
-    return slice(start, start + length)
+def _boxes(places: np.ndarray) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Boxes of one size, and the places in the middle of each: MARGIN voxels from its faces, but for the volume's."""
+    index = np.argwhere(places)
+    tiles = index // (BOX - 2 * MARGIN)
+    for tile in np.unique(tiles, axis=0):
+        starts = [
+            int(np.clip(t * (BOX - 2 * MARGIN) - MARGIN, 0, max(n - BOX, 0)))
+            for t, n in zip(tile, places.shape, strict=True)
+        ]
+        box = tuple(slice(start, min(start + BOX, n)) for start, n in zip(starts, places.shape, strict=True))
+        own = np.zeros([part.stop - part.start for part in box], dtype=bool)
+        own[tuple((index[(tiles == tile).all(axis=1)] - starts).T)] = True
+        yield box, own

@@ -56,3 +56,38 @@ def test_a_folded_map_is_not_undone():
     _, shorter = invert(forward, iterations=1)
     assert ops.convert_to_numpy(residual).mean() <= ops.convert_to_numpy(shorter).mean()
     assert np.abs(ops.convert_to_numpy(compose(inverse, forward))).max() > 1
+
+
+def test_a_batch_in_many_parts(monkeypatch):
+    """One item is there already, the other is worked on a few places at a time, on any backend."""
+    from r2reg.flow import inverse as module
+
+    noise = np.random.default_rng(1).normal(size=(2, 24, 24, 2)).astype("float32")
+    noise[0] = 0
+    field = gaussian(ops.convert_to_tensor(noise), sigma=3.0)
+    field = field * (2.0 / float(ops.max(ops.abs(field))))  # voxels
+    whole, _ = invert(field)
+    monkeypatch.setattr(module, "PLACES_AT_ONCE", 100)
+    parts, residual = invert(field)
+    np.testing.assert_allclose(ops.convert_to_numpy(parts), ops.convert_to_numpy(whole), atol=5e-3)  # tolerance 1e-3
+    assert ops.convert_to_numpy(parts)[0].max() == 0
+    assert ops.convert_to_numpy(residual).max() < 1e-3
+
+
+def test_a_start_that_holds_is_left_alone():
+    noise = np.random.default_rng(2).normal(size=(1, 24, 24, 2)).astype("float32")
+    field = gaussian(ops.convert_to_tensor(noise), sigma=3.0) * 3.0
+    inverse, _ = invert(field)
+    again, _ = invert(field, inverse, tolerance=0.01)
+    np.testing.assert_array_equal(ops.convert_to_numpy(again), ops.convert_to_numpy(inverse))
+
+
+def test_the_coarse_start_of_a_large_field(monkeypatch):
+    from r2reg.flow import inverse as module
+
+    monkeypatch.setattr(module, "SMALLEST_HALVED", 24)
+    noise = np.random.default_rng(3).normal(size=(1, 25, 30, 24, 3)).astype("float32")
+    field = gaussian(ops.convert_to_tensor(noise), sigma=4.0)
+    field = field * (3.0 / float(ops.max(ops.abs(field))))  # voxels
+    _, residual = invert(field)
+    assert ops.convert_to_numpy(residual).max() < 1e-3

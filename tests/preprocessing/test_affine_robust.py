@@ -108,6 +108,14 @@ def test_masks_that_do_not_meet_are_refused_where_the_affine_is_given():
         initial_affine(image, image, "none", fixed_mask=left[:3])
 
 
+def test_a_mask_in_the_last_incomplete_block():
+    """231 voxels are averaged in blocks; the mask lies in what is left over."""
+    image = Volume(np.random.default_rng(0).random((231, 64), dtype=np.float32), Grid((231, 64), np.eye(3)))
+    mask = np.zeros(image.grid.shape, bool)
+    mask[228:] = True
+    assert np.isfinite(initial_affine(image, image, "affine", fixed_mask=mask).matrix).all()
+
+
 def test_masks_that_hide_all_structure_are_refused():
     """Nothing but background where moving may be compared: no start is better than another."""
     grid = cube(16, 10.0)

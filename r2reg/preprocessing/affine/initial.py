@@ -12,7 +12,7 @@ from r2reg.errors import ImageError, RegistrationError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
-from r2reg.preprocessing.affine.coarse import coarse_search
+from r2reg.preprocessing.affine.coarse import coarse_search, plausible
 from r2reg.preprocessing.affine.information import Information
 from r2reg.preprocessing.affine.likeness import likeness
 from r2reg.preprocessing.affine.pyramid import Level, Working, make_levels
@@ -31,8 +31,6 @@ log = logging.getLogger("r2reg.preprocessing")
 
 Init = Literal["none", "com", "moments", "rigid", "affine"]
 SAMPLES = 25_000  # of the fine search
-# Volume ratio that no pair of scans of one organ has; beyond it the affine has collapsed onto a part.
-LARGEST_SCALE = 4.0
 # The search maximises the information within the overlap; the whole one, which counts the overlap too, may fall by
 # a few per cent on a good result, and falls by a third where the images slide apart.
 KEPT_INFORMATION = 0.9
@@ -68,8 +66,8 @@ def initial_affine(
     Raises:
         ConfigError: an unknown init.
         ImageError: constant or non-finite voxels, or a mask that is empty or does not fit.
-        RegistrationError: images of different dimension; views or masks that do not overlap under `none`; images
-            that tell nothing of each other.
+        RegistrationError: images of different dimension; views or masks that do not overlap under `none`; nothing
+            that varies in both views and masks.
     """
     check_choice("init", init, Init)
     if fixed.grid.ndim != moving.grid.ndim:
@@ -139,10 +137,8 @@ def _refine(level: Level, matrix: Array, body: Body, kind: Kind, seed: int) -> A
     """The optimised matrix, unless it ran away: a collapsed volume, or images clearly less alike."""
     information = Information(level, SAMPLES, seed)
     improved = improve(information, matrix, body, kind)
-    scale = abs(float(np.linalg.det(improved[:-1, :-1])))
-    plausible = 1 / LARGEST_SCALE < scale < LARGEST_SCALE
     keeps = information.whole(improved)[0] > KEPT_INFORMATION * information.whole(matrix)[0]
-    if plausible and keeps:
+    if plausible(improved) and keeps:
         return improved
     log.warning("the %s alignment at %.2g mm ran away; the coarser one is kept", kind, level.spacing)
     return matrix

@@ -65,9 +65,11 @@ def block_mean(image: Working, spacing: float) -> Working:
     affine = image.grid.affine.copy()
     affine[:-1, -1] = image.grid.index_to_ras((factors - 1) / 2)
     affine[:-1, :-1] = image.grid.affine[:-1, :-1] * factors
-    mask = None if image.mask is None else _block_mean(image.mask.astype(np.float32), factors, count) >= 0.5
-    if mask is not None and not mask.any():
-        mask = _block_mean(image.mask.astype(np.float32), factors, count) > 0  # type: ignore[union-attr]
+    mask = None
+    if image.mask is not None:
+        mask = _block_mean(image.mask.astype(np.float32), factors, count) >= 0.5
+        if not mask.any():  # thinner than the blocks, or in the part that is dropped
+            mask[tuple(np.minimum(np.argwhere(image.mask) // factors, count - 1).T)] = True
     return Working(_block_mean(image.array, factors, count), Grid(tuple(count), affine), mask)
 
 

@@ -15,7 +15,7 @@ from r2reg.preprocessing.affine.starts import Body, turn
 
 Kind = Literal["rigid", "similarity", "affine"]
 ITERATIONS = 60  # of L-BFGS; 10 to 30 are usual
-CONVERGED = 1e-6  # relative gain of an iteration below which the search ends
+CONVERGED = 1e-6  # gain of an iteration, of the values of at most 1, below which the search ends
 FIRST_STEP = 0.5  # of the level's spacing, at the body's rim: the first trial step
 
 

@@ -12,7 +12,7 @@ from r2reg.geometry.grid import Array, Grid, index_map
 from r2reg.preprocessing.affine.pyramid import Level, Working
 
 OVERLAP_LATTICE = 33  # points along each axis; an overlap thinner than 3 % of a view is none
-TURN_DEGREES = (-30.0, 0.0, 30.0)  # every turn of up to 45 degrees is within 20 of one of their products
+TURN_DEGREES = (-30.0, 0.0, 30.0)  # every turn of up to 45 degrees is within 24 of one of their products
 SIZES = (0.8, 1.0, 1.25)  # every size from .7 to 1.4 is within an eighth of one
 OFFSETS = (0.5, -0.5, 1.0, -1.0)  # standard deviations, along one axis at a time
 Frame = tuple[Array, Array]  # centre (d,) and covariance (d, d), RAS mm
