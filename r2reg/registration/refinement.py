@@ -50,14 +50,14 @@ class Level:
 # Steps at 1/4, 1/2 and full size.
 PRESETS: dict[RefinePreset, tuple[Level, ...]] = {
     "none": (),
-    "fast": (Level(4, 60), Level(2, 40)),
+    "fast": (Level(4, 40), Level(2, 30)),
     "default": (Level(4, 60), Level(2, 60), Level(1, 10)),
     "best": (Level(4, 100), Level(2, 100), Level(1, 40)),
 }
 
 
 def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
-    """The levels of a preset; a number n means the default's coarse levels and n steps at full size."""
+    """The levels of a preset; a number n means those of fast and n steps at full size."""
     if isinstance(refine, int):
         return (*PRESETS["fast"], Level(1, refine)) if refine else ()
     return PRESETS[refine]

@@ -24,11 +24,11 @@ ROUNDS = 100  # of relaxation at most; a few are usual
 STEP = 0.04  # of a round, in units of time; with the largest haste just below where diffusion overshoots, 1/6
 REACH_SIGMA = 2.0  # voxels; the relaxation falls off around a place like this Gaussian
 INVERSE_TOLERANCE = 0.01  # voxels; interpolation between the inverse's voxels errs by more
-LARGEST_MISS = 0.4  # voxels, of going there and back; the inverse is relaxed towards less
-INVERSE_ROUNDS, INVERSE_STEPS = 8, 8  # of relaxing where it misses, and relaxation steps in each
+LARGEST_MISS = 0.45  # voxels, of going there and back; the inverse is relaxed towards less
+INVERSE_ROUNDS, INVERSE_STEPS = 8, 4  # of relaxing where it misses, and relaxation steps in each
 MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6 from what is joined
 JOINING = 4  # voxels; folds that arise so near are opened along with a place
-BOX = 32  # voxels; boxes of one size compile once
+BOX = 48  # voxels; boxes of one size compile once
 MOST_BOXES = 400  # a map with more to mend is no good as a whole
 PASSES = 3
 
@@ -138,20 +138,24 @@ def relax_near(
 def _relax(field: np.ndarray, places: np.ndarray, steps: int) -> tuple[np.ndarray, Certificate]:
     displacement, certificate = ops.convert_to_tensor(field[None]), Certificate()
     close = ndimage.maximum_filter(places, 2 * JOINING + 1)
+    near = _nearness(places)
     for taken in range(ROUNDS):
-        folded = folded_voxels(ops.convert_to_numpy(displacement)[0]) & close
-        if taken >= steps and not folded.any():
-            break
-        places = places | folded
-        velocity, step = bounded(STEP * _nearness(places) * relaxation(displacement)[0])
+        if taken >= steps:
+            folded = folded_voxels(ops.convert_to_numpy(displacement)[0]) & close
+            if not folded.any():
+                break
+            if (folded & ~places).any():
+                places = places | folded
+                near = _nearness(places)
+        velocity, step = bounded(near * relaxation(displacement)[0])
         displacement, certificate = compose(displacement, velocity), step.after(certificate)
     return ops.convert_to_numpy(displacement)[0], certificate
 
 
 def _nearness(places: np.ndarray) -> Tensor:
-    """1 at the places and within about a voxel of them, falling to 0 smoothly: (1, *S, 1)."""
+    """STEP at the places and within about a voxel of them, falling to 0 smoothly: (1, *S, 1)."""
     near = ops.convert_to_tensor(places[None, ..., None].astype("float32"))
-    return ops.minimum(gaussian(near, sigma=REACH_SIGMA) * (4 * REACH_SIGMA) ** places.ndim, 1.0)
+    return STEP * ops.minimum(gaussian(near, sigma=REACH_SIGMA) * (4 * REACH_SIGMA) ** places.ndim, 1.0)
 
 
 def _boxes(places: np.ndarray) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
