@@ -25,3 +25,24 @@ def test_start_is_quiet_and_light():
     process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert process.stderr == ""
     assert process.stdout == "started\n"
+
+
+AFFINE = """
+import sys
+import numpy as np
+from r2reg.config import RegisterConfig
+from r2reg.geometry.grid import Grid
+from r2reg.io.images import Volume
+from r2reg.registration.pair import Pair
+from r2reg.registration.pipeline import register
+
+image = Volume(np.random.default_rng(0).random((20, 24), dtype=np.float32), Grid((20, 24), np.eye(3)))
+register(Pair(moving=image, fixed=image), RegisterConfig(transform="affine", model="none"))
+assert "keras" not in sys.modules
+print("registered")
+"""
+
+
+def test_an_affine_registration_starts_no_backend():
+    process = subprocess.run([sys.executable, "-c", AFFINE], capture_output=True, text=True, check=False)
+    assert process.stdout == "registered\n", process.stderr
