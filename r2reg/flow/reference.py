@@ -151,9 +151,9 @@ def _np_gradient_determinant(field: np.ndarray) -> np.ndarray:
     return determinant(columns)
 
 
-def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Ranges [start, stop) of the first axis that hold about SLAB_VOXELS voxels each."""
-    thickness = max(1, SLAB_VOXELS // int(np.prod(shape[1:])))
+def slabs(shape: tuple[int, ...], voxels: int | None = None) -> Iterator[tuple[int, int]]:
+    """Ranges [start, stop) of the first axis that hold about so many voxels each; default: SLAB_VOXELS."""
+    thickness = max(1, (voxels or SLAB_VOXELS) // int(np.prod(shape[1:])))
     for start in range(0, shape[0], thickness):
         yield start, min(start + thickness, shape[0])
 

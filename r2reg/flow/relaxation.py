@@ -15,9 +15,7 @@ Tensor = Any
 SMALLEST_DETERMINANT = 0.1  # lest a near-fold makes a leap
 SMALLEST_STRETCH = 0.3  # a map that presses three voxels into one is pressed no further
 FREE_STRETCH = 0.6  # from here on nothing hinders it
-FREE_BEND = (
-    0.4  # voxels, |laplacian u|: a map that bends more errs by some .05 voxels between the voxels of its inverse
-)
+FREE_BEND = 0.4  # voxels, |laplacian u|; linear interpolation errs by a twelfth of it on average
 LARGEST_HASTE = 4.0  # at this many times the speed a step of .04 is still a stable one of diffusion (1/6)
 LARGEST_SPEED = 3.0  # voxels per unit time; faster places would shorten the step of all others
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from r2reg.errors import ImageError
+from r2reg.flow.reference import slabs
 from r2reg.metrics.overlap import check_same_shape
 from r2reg.threads import in_threads
 
@@ -43,16 +44,11 @@ def _mse_and_ncc(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None) 
         a, b = (part - mean for part, mean in zip(values(slab), (mean_a, mean_b), strict=True))  # float64
         return [(a * a).sum(), (b * b).sum(), (a * b).sum()]
 
-    slabs = _slabs(fixed.shape)
-    mean_a, mean_b, squared_gap = np.sum(in_threads(first, slabs), axis=0) / count
-    aa, bb, ab = np.sum(in_threads(second, slabs), axis=0)
+    parts = [slice(*ends) for ends in slabs(fixed.shape, SLAB_VOXELS)]
+    mean_a, mean_b, squared_gap = np.sum(in_threads(first, parts), axis=0) / count
+    aa, bb, ab = np.sum(in_threads(second, parts), axis=0)
     scale = np.sqrt(aa * bb)
     return {"mse": float(squared_gap), "ncc": float(ab / scale) if scale > 0 else 0.0}
-
-
-def _slabs(shape: tuple[int, ...]) -> list[slice]:
-    thickness = max(1, SLAB_VOXELS // int(np.prod(shape[1:])))
-    return [slice(start, min(start + thickness, shape[0])) for start in range(0, shape[0], thickness)]
 
 
 def lncc(fixed: np.ndarray, moved: np.ndarray, mask: np.ndarray | None = None, radius: int = 2) -> float:
@@ -89,8 +85,8 @@ def _lnccs(fixed: np.ndarray, moved: Sequence[np.ndarray], mask: np.ndarray | No
             found.append((float(squared[own][chosen].sum(dtype=np.float64)), int(np.count_nonzero(chosen))))
         return found
 
-    by_slab = in_threads(sums, _slabs(fixed.shape))
-    totals = [tuple(map(sum, zip(*slabs, strict=True))) for slabs in zip(*by_slab, strict=True)]
+    by_slab = in_threads(sums, [slice(*ends) for ends in slabs(fixed.shape, SLAB_VOXELS)])
+    totals = [tuple(map(sum, zip(*pairs, strict=True))) for pairs in zip(*by_slab, strict=True)]
     return [total / count if count else 0.0 for total, count in totals]
 
 

@@ -30,7 +30,7 @@ MARGIN = 10  # voxels around a place that a box holds; REACH_SIGMA reaches 6 fro
 JOINING = 4  # voxels; folds that arise so near are opened along with a place
 BOX = 48  # voxels; boxes of one size compile once
 MOST_BOXES = 400  # a map with more to mend is no good as a whole
-PASSES = 3
+PASSES = 3  # over the map; what one opens seldom folds elsewhere
 
 
 def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Certificate]:
@@ -42,8 +42,8 @@ def unfold(displacement: Tensor, certificate: Certificate) -> tuple[Tensor, Cert
     Args:
         displacement: (1, *S, d), voxels. certificate: of its steps so far.
     Returns:
-        (1, *S, d), as it was at more than MARGIN voxels from any fold, and the certificate of all steps. A map that
-        folds in more than MOST_BOXES places is left as it is.
+        (1, *S, d), as it was at more than MARGIN voxels from any fold, and the certificate of all steps. A map whose
+        folds fill more than MOST_BOXES boxes is left as it is.
     """
     for _ in range(PASSES):
         folded = folded_voxels(ops.convert_to_numpy(displacement)[0])

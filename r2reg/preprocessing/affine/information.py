@@ -60,9 +60,10 @@ class Information:
     def whole(self, matrix: Array) -> tuple[float, Array]:
         """As a call, times a root of the compared share of the samples and of the volume change.
 
-        For searches from afar: images do not slide apart under it. Near the optimum it pulls a little towards more
-        overlap or larger volumes. The root of the volume change makes the share the geometric mean of what is
-        compared of fixed and of moving, as in `likeness`.
+        For searches from afar: it keeps images that tell much of each other from sliding apart. Those that tell little
+        do so still, for a sliver of few samples seems to tell more than it does. Near the optimum it pulls a little
+        towards more overlap or larger volumes. The root of the volume change makes the share the geometric mean of
+        what is compared of fixed and of moving, as in `likeness`.
         """
         value, gradient, share, share_gradient = self._measure(matrix)
         if not share:
