@@ -39,6 +39,8 @@ def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = 
     # clearing those takes half the time of a refinement at full size. Its bound: what the machine has.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     os.environ.setdefault("TF_CPU_BFC_MEM_LIMIT_IN_MB", str(_physical_megabytes()))
+    # TensorFlow leaves oneDNN's convolutions off where the CPU lacks VNNI; 3-D ones are half as fast without.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _native_chatter_muted(), _light_import():
         import keras
 
