@@ -46,7 +46,7 @@ class RefineType(click.ParamType):
     type=RefineType(),
     default="default",
     show_default=True,
-    help="Steps on the pair itself; N: the steps of fast, then N at full size.",
+    help="Steps on the pair itself; N: those of default, but N at full size.",
 )
 @click.option(
     "--similarity",

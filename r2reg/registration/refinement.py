@@ -50,16 +50,16 @@ class Level:
 # Steps at 1/4, 1/2 and full size.
 PRESETS: dict[RefinePreset, tuple[Level, ...]] = {
     "none": (),
-    "fast": (Level(4, 40), Level(2, 30)),
+    "fast": (Level(4, 30), Level(2, 16)),
     "default": (Level(4, 60), Level(2, 60), Level(1, 10)),
     "best": (Level(4, 100), Level(2, 100), Level(1, 40)),
 }
 
 
 def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
-    """The levels of a preset; a number n means those of fast and n steps at full size."""
+    """The levels of a preset; a number n means default's with n steps at full size."""
     if isinstance(refine, int):
-        return (*PRESETS["fast"], Level(1, refine)) if refine else ()
+        return (*PRESETS["default"][:-1], Level(1, refine)) if refine else ()
     return PRESETS[refine]
 
 

@@ -157,6 +157,7 @@ def test_levels():
     assert levels_for(0) == ()
     assert levels_for(7)[-1] == Level(1, 7)
     assert levels_for("fast") == PRESETS["fast"]
+    assert levels_for(PRESETS["default"][-1].steps) == PRESETS["default"]
     thick = Grid((64, 64, 20), np.diag([1.0, 1, 5, 1]))
     assert level_grid(thick, 4).spacing.tolist() == [4, 4, 5]
     short = Grid((24, 24, 8), np.eye(4))
