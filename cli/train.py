@@ -58,10 +58,14 @@ def number(name: str, kind: type, text: str, least: float = 0, strict: bool = Fa
 
 
 OPTIONS = [
-    choice("--network", settings.NetworkName, "Stationary (svf) or time-varying (nsvf) velocity."),
+    choice("--network", settings.NetworkName, "Stationary (svf) or time-varying (nsvf) velocity; VoxelMorph."),
+    choice("--velocity", settings.Velocity, "How the initial velocity is estimated."),
+    choice("--velocity-size", settings.VelocitySize, "Size at which the velocity is estimated and integrated."),
+    number("--velocity-sigma", float, "Voxels, of the velocity's smoothing (gauss, multi).", 0, strict=True),
     choice("--integrator", settings.Integrator, "How the velocity becomes a displacement."),
     choice("--scheme", settings.Scheme, "Steps of the integrator `flow`."),
     number("--substeps", int, "Steps per block of the integrator `flow`.", 1),
+    number("--squarings", int, "Of the integrator `scaling_squaring`.", 1),
     choice("--spectral-norm", settings.SpectralNorm, "Norm of the whole convolution, or of its kernel (paper)."),
     number("--blocks", int, "Residual blocks.", 1),
     number("--residual-scale", float, "Of a residual block's branch.", 0, strict=True),
@@ -69,7 +73,11 @@ OPTIONS = [
     click.option("--encoder", type=Numbers(int), help="Filters going down, one per level.  [default: 16,32,32,32]"),
     click.option("--decoder", type=Numbers(int), help="Filters coming up, three more.  [default: 32,32,32,32,16,16,3]"),
     choice("--similarity", settings.TrainSimilarity, "What is minimised; dice needs labels."),
-    click.option("--weights", multiple=True, metavar="NAME=VALUE", help="similarity, folding, diffusion or dice."),
+    click.option(
+        "--weights", multiple=True, metavar="NAME=VALUE", help=f"Of the loss: {', '.join(settings.LOSS_PARTS)}."
+    ),
+    number("--image-sigma", float, "Noise of the images: prob's kl has its square as weight.", 0, strict=True),
+    number("--prior-lambda", float, "Precision of prob's prior.", 0, strict=True),
     choice("--align", settings.Align, "Affine to the first training image (pairs: to fixed), or trust headers."),
     choice("--synthesis", settings.Synthesis, "Paint the images from the labels column."),
     choice(
@@ -85,6 +93,7 @@ OPTIONS = [
     number("--batch-size", int, "Pairs per step.", 1),
     number("--learning-rate", float, "Of Adam.", 0, strict=True),
     number("--clipnorm", float, "Largest norm of a weight's gradient; 0: any."),
+    number("--weight-decay", float, "Of AdamW, on kernels."),
     number("--validate-every", int, "Steps between validations; 0: an epoch."),
     number("--validation-pairs", int, "Pairs validated on, at most.", 1),
     number("--seed", int, "Of weights, pairs and painting."),

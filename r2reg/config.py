@@ -9,11 +9,13 @@ from typing import Any, Literal, Self, get_args
 
 from r2reg.errors import ConfigError
 
-NetworkName = Literal["svf-r2net", "nsvf-r2net"]
+NetworkName = Literal["svf-r2net", "nsvf-r2net", "vm-diff"]
+Velocity = Literal["prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss"]
+VelocitySize = Literal["full", "half"]
 Integrator = Literal["residual", "flow", "scaling_squaring"]
 Scheme = Literal["euler", "rk4"]
 SpectralNorm = Literal["operator", "kernel"]
-TrainSimilarity = Literal["mse", "lncc", "dice"]
+TrainSimilarity = Literal["mse", "lncc", "ngf", "mi", "mind", "dice"]
 Align = Literal["none", "affine"]
 Synthesis = Literal["none", "labels"]
 Contrast = Literal["t1", "random"]
@@ -53,6 +55,16 @@ def check_positive(name: str, value: Any) -> None:
         raise ConfigError(f"{name} must be a positive number. Received: {name}={value!r}")
 
 
+R2NET_DEFAULTS = {"velocity": "nonprob", "velocity_size": "full", "integrator": "residual"}
+# Diffeomorphic VoxelMorph as published (Dalca et al. 2018): scaling and squaring of a sampled velocity at half size.
+VM_DIFF_DEFAULTS = {"velocity": "prob", "velocity_size": "half", "integrator": "scaling_squaring"}
+NETWORK_DEFAULTS: dict[str, dict[str, str]] = {
+    "svf-r2net": R2NET_DEFAULTS,
+    "nsvf-r2net": R2NET_DEFAULTS,
+    "vm-diff": VM_DIFF_DEFAULTS,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Settings):
     """Everything that decides a network's weights and what it computes.
@@ -60,9 +72,18 @@ class NetworkConfig(Settings):
     Filters are the published code's list (design of the R2Net paper, VoxelMorph's U-Net): `encoder` one
     stride-2 convolution each; `decoder` one convolution per encoder level coming up, the rest at half and
     full size.
+
+    `velocity` is the way in which the U-Net estimates the initial velocity (Joshi & Hong 2023, sec. 3.4 and
+    Table 1): prob samples it (mean and variance, KL in the loss), gauss smooths it by `velocity_sigma` voxels,
+    multi does so and penalises its gradient, nonprob goes up by transposed convolutions. `velocity_size` half:
+    the U-Net stops at half size, where the velocity is integrated. None stands for the network's own default,
+    see NETWORK_DEFAULTS.
     """
 
     network: NetworkName = "nsvf-r2net"
+    velocity: Velocity = None  # type: ignore[assignment]
+    velocity_size: VelocitySize = None  # type: ignore[assignment]
+    velocity_sigma: float = 1.0
     ndim: int = 3
     encoder: tuple[int, ...] = (16, 32, 32, 32)
     decoder: tuple[int, ...] = (32, 32, 32, 32, 16, 16, 3)
@@ -70,19 +91,28 @@ class NetworkConfig(Settings):
     blocks: int = 7
     residual_scale: float = 0.5
     spectral_norm: SpectralNorm = "operator"
-    integrator: Integrator = "residual"
+    integrator: Integrator = None  # type: ignore[assignment]
     scheme: Scheme = "euler"
     substeps: int = 1
+    squarings: int = 7
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 
     def __post_init__(self) -> None:
         check_choice("network", self.network, NetworkName)
+        for name, default in NETWORK_DEFAULTS[self.network].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        check_choice("velocity", self.velocity, Velocity)
+        check_choice("velocity_size", self.velocity_size, VelocitySize)
         check_choice("integrator", self.integrator, Integrator)
         check_choice("scheme", self.scheme, Scheme)
         check_choice("spectral_norm", self.spectral_norm, SpectralNorm)
         check_choice("ndim", self.ndim, (2, 3))
-        check_positive("residual_scale", self.residual_scale)
-        for name in ("blocks", "substeps", "up_filters"):
+        if self.network == "vm-diff" and self.integrator == "residual":
+            raise ConfigError("vm-diff has no residual blocks; its integrator is scaling_squaring or flow")
+        for name in ("residual_scale", "velocity_sigma"):
+            check_positive(name, getattr(self, name))
+        for name in ("blocks", "substeps", "up_filters", "squarings"):
             check_count(name, getattr(self, name), least=1)
         for name in ("encoder", "decoder", "spacing"):
             check_list(name, getattr(self, name))
@@ -100,8 +130,11 @@ class NetworkConfig(Settings):
 
 
 # Diffusion per similarity: VoxelMorph's 0.01 (mse), SynthMorph's 1 (dice), over about 9, since theirs is a mean over
-# the nine derivatives and ours their sum; lncc by trial: at 0.1 trained maps fold between voxels, at 0.4 they do not.
-DEFAULT_DIFFUSION = {"mse": 0.001, "lncc": 0.4, "dice": 0.1}
+# the nine derivatives and ours their sum; lncc by trial: at 0.1 trained maps fold between voxels, at 0.4 they do not;
+# the last three are first guesses.
+DEFAULT_DIFFUSION = {"mse": 0.001, "lncc": 0.4, "dice": 0.1, "ngf": 0.1, "mi": 0.1, "mind": 0.1}
+# The paper penalises the velocity's gradient in multi alone. nonprob, our default, does so too: without it maps fold.
+DIFFUSED = ("multi", "nonprob")
 EPOCH_STEPS = 100  # steps of an epoch where pairs are drawn at random from a cohort
 
 
@@ -110,7 +143,11 @@ class TrainConfig(Settings):
     """Everything that decides a training run, except its cohort and its folder.
 
     `weights` holds the loss weights that differ from the defaults: similarity 1, folding 1, diffusion by
-    similarity (DEFAULT_DIFFUSION), dice 0 (soft Dice of labels beside the similarity). `shape` is the
+    similarity (DEFAULT_DIFFUSION) where the velocity estimator has it (DIFFUSED), kl (of prob) the square of
+    `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), bending, inverse_consistency and
+    gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the flow's own inverse).
+    With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1. `prior_lambda` is the
+    precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `shape` is the
     training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
     pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
     steps, 0 means every epoch. `clipnorm` 0 is off.
@@ -119,6 +156,8 @@ class TrainConfig(Settings):
     model: NetworkConfig = field(default_factory=NetworkConfig)
     similarity: TrainSimilarity = "mse"
     weights: dict[str, float] = field(default_factory=dict)
+    image_sigma: float = 0.02
+    prior_lambda: float = 25.0
     align: Align = "affine"
     synthesis: Synthesis = "none"
     contrast: Contrast = "t1"
@@ -129,6 +168,7 @@ class TrainConfig(Settings):
     batch_size: int = 1
     learning_rate: float = 1e-4
     clipnorm: float = 0.0
+    weight_decay: float = 0.0
     validate_every: int = 0
     validation_pairs: int = 12
     seed: int = 0
@@ -150,10 +190,12 @@ class TrainConfig(Settings):
         for name in ("validate_every", "seed", "threads"):
             check_count(name, getattr(self, name), least=0)
         check_seed(self.seed)
-        check_positive("learning_rate", self.learning_rate)
-        if not isinstance(self.clipnorm, (int, float)) or not math.isfinite(self.clipnorm) or self.clipnorm < 0:
-            raise ConfigError(f"clipnorm must be a number of at least 0. Received: clipnorm={self.clipnorm!r}")
+        for name in ("learning_rate", "image_sigma", "prior_lambda"):
+            check_positive(name, getattr(self, name))
+        for name in ("clipnorm", "weight_decay"):
+            check_not_negative(name, getattr(self, name))
         check_weights(self.weights)
+        self._check_parts()
         if self.shape is not None:
             check_list("shape", self.shape)
             for value in self.shape:
@@ -161,11 +203,28 @@ class TrainConfig(Settings):
         if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
             raise ConfigError(f"clip needs a lower and a higher intensity. Received: clip={self.clip}")
 
+    def _check_parts(self) -> None:
+        weights = self.loss_weights
+        if weights["kl"] > 0 and self.model.velocity != "prob":
+            raise ConfigError(
+                "the weight kl needs a velocity with a variance: --velocity prob. "
+                f"Received: velocity={self.model.velocity!r}"
+            )
+        if self.model.integrator == "residual" and any(weights[name] > 0 for name in FLOW_CONSISTENCIES):
+            raise ConfigError(
+                "flow_consistency needs a flow that can be run backwards: --integrator flow or scaling_squaring. "
+                "Received: integrator='residual'"
+            )
+
     @property
     def loss_weights(self) -> dict[str, float]:
         """All loss weights, defaults filled in."""
-        diffusion = DEFAULT_DIFFUSION[self.similarity]
-        return {"similarity": 1.0, "folding": 1.0, "diffusion": diffusion, "dice": 0.0} | self.weights
+        defaults = dict.fromkeys(LOSS_PARTS, 0.0) | {"similarity": 1.0, "folding": 1.0}
+        if self.model.velocity in DIFFUSED:
+            defaults["diffusion"] = DEFAULT_DIFFUSION[self.similarity]
+        if self.model.velocity == "prob":
+            defaults["kl"] = self.image_sigma**2
+        return defaults | self.weights
 
     @property
     def uses_labels(self) -> bool:
@@ -201,7 +260,11 @@ class TrainConfig(Settings):
         return values.pop("model") | values
 
 
-LOSS_PARTS = ("similarity", "folding", "diffusion", "dice")
+FLOW_CONSISTENCIES = ("flow_consistency_data", "flow_consistency_domain")
+BOTH_DIRECTIONS = ("inverse_consistency", "gradicon")
+LOSS_PARTS = (
+    "similarity", "dice", "folding", "diffusion", "bending", "kl", *BOTH_DIRECTIONS, *FLOW_CONSISTENCIES,
+)  # fmt: skip
 
 
 def check_weights(weights: dict[str, float]) -> None:
@@ -212,6 +275,12 @@ def check_weights(weights: dict[str, float]) -> None:
         check_choice("weights", name, LOSS_PARTS)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
             raise ConfigError(f"a weight is a number of at least 0. Received: weights {name}={value!r}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise ConfigError unless value is a finite number of at least 0."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{name} must be a number of at least 0. Received: {name}={value!r}")
 
 
 def check_list(name: str, value: Any) -> None:

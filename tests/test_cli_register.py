@@ -203,7 +203,7 @@ def test_dry_run_writes_nothing(pair, tmp_path):
 @pytest.mark.slow
 def test_model_of_another_dimension_and_corrupt_weights(pair, tmp_path):
     from r2reg.config import NetworkConfig
-    from r2reg.networks.r2net import build_network
+    from r2reg.networks.build import build_network
     from r2reg.networks.saving import save_model
 
     small = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2}

@@ -91,3 +91,29 @@ def scaling_squaring(velocity: Tensor, squarings: int = 7) -> Tensor:
     for _ in range(squarings):
         displacement = compose(displacement, displacement)
     return displacement
+
+
+def integrate(
+    velocities: Sequence[Tensor], *, integrator: str, scheme: str = "euler", substeps: int = 1, squarings: int = 7
+) -> Tensor:
+    """The displacement by one of the integrators.
+
+    Args:
+        velocities: fields (N, *S, d), each constant over its share of the time.
+        integrator: "residual" (the last state as it is), "flow" or "scaling_squaring" (the exponential of each
+            velocity over its share, composed). scheme, substeps: of `flow`. squarings: of `scaling_squaring`.
+    Raises:
+        ConfigError: another integrator, and what `flow` raises.
+    """
+    if integrator == "residual":
+        return velocities[-1]
+    if integrator == "flow":
+        return flow(velocities, scheme, substeps)
+    if integrator != "scaling_squaring":
+        raise ConfigError(
+            f"integrator must be one of residual, flow, scaling_squaring. Received: integrator={integrator!r}"
+        )
+    first, *rest = [scaling_squaring(velocity / len(velocities), squarings) for velocity in velocities]
+    for displacement in rest:
+        first = compose(displacement, first)
+    return first

@@ -15,7 +15,7 @@ import numpy as np
 from r2reg.config import NetworkConfig
 from r2reg.errors import ConfigError, ModelError
 from r2reg.io.files import atomic_path, sha256
-from r2reg.networks.r2net import build_network
+from r2reg.networks.build import build_network
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.weights.h5"

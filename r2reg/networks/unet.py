@@ -1,4 +1,4 @@
-"""The U-Net that estimates the initial velocity."""
+"""The U-Net and its heads, which estimate the initial velocity."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from r2reg.config import NetworkConfig
 Tensor = Any
 SLOPE = 0.2  # LeakyReLU, published code
 FLOW_SIGMA = 1e-5  # standard deviation of the flow layer's first weights: training starts near the identity
+LOG_VARIANCE_SIGMA, FIRST_LOG_VARIANCE = 1e-10, -10.0  # of the variance's layer: weights and bias
 
 
 def _convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1) -> Tensor:
@@ -20,27 +21,33 @@ def _convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1)
     return layers.LeakyReLU(negative_slope=SLOPE, name=f"{name}_act")(x)
 
 
-def initial_velocity(images: Tensor, config: NetworkConfig) -> Tensor:
-    """v0 in voxels from the concatenated pair.
+def decoder_features(images: Tensor, config: NetworkConfig) -> Tensor:
+    """The U-Net up to its last activation.
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
     Returns:
-        (N, *S, d).
-    Source: Joshi & Hong 2023, sec. 2.2, with the filters of the published code (nonProb: transposed convolutions
-    going up, the output halved).
+        (N, *S, C), at half size where `velocity_size` is half.
+    Source: Joshi & Hong 2023, sec. 2.2, with the filters of the published code. Going up by transposed convolutions
+    (nonprob) or by nearest neighbours (the others).
     """
     ndim, levels = config.ndim, len(config.encoder)
-    up = layers.Conv2DTranspose if ndim == 2 else layers.Conv3DTranspose
-    flow = layers.Conv2D if ndim == 2 else layers.Conv3D
+    transposed = layers.Conv2DTranspose if ndim == 2 else layers.Conv3DTranspose
+    nearest = layers.UpSampling2D if ndim == 2 else layers.UpSampling3D
+    learned = config.velocity.startswith("nonprob")
+    least = 1 if config.velocity_size == "half" else 0
 
     skips, x = [images], images
     for level, filters in enumerate(config.encoder, start=1):
         x = _convolution(x, filters, ndim, f"down{level}", stride=2)
         skips.append(x)
     x = _convolution(x, config.decoder[0], ndim, f"bottom{levels}")
-    for level in range(levels - 1, -1, -1):
-        x = up(config.up_filters, 3, strides=2, padding="same", name=f"up{level}")(x)
+    for level in range(levels - 1, least - 1, -1):
+        name = f"up{level}"
+        if learned:
+            x = transposed(config.up_filters, 3, strides=2, padding="same", name=name)(x)
+        else:
+            x = nearest(2, name=name)(x)
         x = layers.Concatenate(name=f"skip{level}")([x, skips[level]])
         if level > 0:
             x = _convolution(x, config.decoder[levels - level], ndim, f"conv{level}")
@@ -48,8 +55,30 @@ def initial_velocity(images: Tensor, config: NetworkConfig) -> Tensor:
             x = _convolution(x, config.decoder[levels], ndim, "conv1b")
     if levels == 1:
         x = _convolution(x, config.decoder[1], ndim, "conv1b")
-    for k, filters in enumerate(config.decoder[-2:]):
-        x = _convolution(x, filters, ndim, f"conv0{'ab'[k]}")
+    if least == 0:
+        for k, filters in enumerate(config.decoder[-2:]):
+            x = _convolution(x, filters, ndim, f"conv0{'ab'[k]}")
+    return x
+
+
+def velocity_head(features: Tensor, config: NetworkConfig, name: str = "flow") -> Tensor:
+    """The flow convolution: (N, *S, C) -> (N, *S, d), near 0 before training."""
+    convolution = layers.Conv2D if config.ndim == 2 else layers.Conv3D
     first = keras.initializers.RandomNormal(stddev=FLOW_SIGMA)
-    x = flow(ndim, 3, padding="same", use_bias=False, kernel_initializer=first, name="flow")(x)
-    return layers.Rescaling(0.5, name="half")(x)
+    return convolution(config.ndim, 3, padding="same", use_bias=False, kernel_initializer=first, name=name)(features)
+
+
+def log_variance_head(features: Tensor, config: NetworkConfig) -> Tensor:
+    """The logarithm of the velocity's variance, (N, *S, d), small before training.
+
+    Source: Dalca et al. 2018; first values as in the published code.
+    """
+    convolution = layers.Conv2D if config.ndim == 2 else layers.Conv3D
+    return convolution(
+        config.ndim,
+        3,
+        padding="same",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=LOG_VARIANCE_SIGMA),
+        bias_initializer=keras.initializers.Constant(FIRST_LOG_VARIANCE),
+        name="log_variance",
+    )(features)

@@ -19,7 +19,7 @@ from r2reg.flow.jacobian import lipschitz_bound
 from r2reg.flow.smooth import gaussian
 from r2reg.geometry.grid import Grid
 from r2reg.metrics.deformation import deformation_metrics
-from r2reg.networks.r2net import velocity_model
+from r2reg.networks.build import velocity_model
 from r2reg.networks.saving import SavedModel
 from r2reg.registration.refinement import LevelImages
 
@@ -45,19 +45,19 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
 def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
     """The map of a pair with its inverse, in voxels of the images' grid.
 
-    `residual` and `scaling_squaring` are taken as the network gives them and carry no such bound; `flow` is
-    integrated by `integrate_safely`.
+    `flow` at full size is integrated by `integrate_safely`; what the others give is taken as it is and carries no
+    such bound.
 
     Args:
         images: the pair on the network's grid.
     """
     network = model.build(images.grid.shape)
     pair = [ops.convert_to_numpy(image) for image in (images.moving, images.fixed)]
-    if model.network.integrator != "flow":
+    if model.network.integrator != "flow" or model.network.velocity_size == "half":
         displacement = _run(network, pair)["displacement"]
         return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))
     velocities = _run(velocity_model(network), pair)
-    if model.network.network == "svf-r2net":
+    if model.network.network != "nsvf-r2net":
         velocities = [velocities[0]] * len(velocities)
     return integrate_safely(velocities, model.network.scheme, model.network.substeps)
 

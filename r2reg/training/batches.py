@@ -14,6 +14,7 @@ from r2reg.training.dataset import Dataset
 from r2reg.training.synthesis import compact, draw, paint
 
 Batch = dict[str, np.ndarray]
+POINTS = 4096  # of an item, where the flow's inverse consistency is looked at
 AHEAD = 2  # batches waiting per worker: hides the odd slow one, and bounds the memory
 VALIDATION_STREAM = 2**32 - 1  # a step number that no training reaches: the random stream of validation pairs
 
@@ -23,7 +24,8 @@ class Batches:
 
     A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S) int32,
     0 or 1 + the place in the dataset's label_ids, where labels are wanted; mask (N, *S, 1) float32, the fixed
-    image's, where any image has one (ones for those without).
+    image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or _domain:
+    data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole grid.
     """
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
@@ -72,6 +74,11 @@ class Batches:
             mask = items[fixed].load("mask")
             ones = np.ones((*self.dataset.shape, 1), np.float32)
             pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
+        if self.config.loss_weights["flow_consistency_data"] > 0:
+            pair["data_points"] = _points_of_data(images[1], rng)
+        if self.config.loss_weights["flow_consistency_domain"] > 0:
+            last = np.array(self.dataset.shape, np.float32) - 1
+            pair["domain_points"] = rng.random((POINTS, len(last)), np.float32) * last
         return pair
 
     def _images(self, moving: int, fixed: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -84,6 +91,14 @@ class Batches:
             recipes[1] = recipes[1].with_contrast_of(recipes[0])
         labels = [np.asarray(items[i].load("labels")) for i in (moving, fixed)]
         return [paint(array, recipe) for array, recipe in zip(labels, recipes, strict=True)]
+
+
+def _points_of_data(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(POINTS, d): voxels above the background, with replacement; any voxel where nothing is above it."""
+    voxels = np.argwhere(image > image.min())
+    if not len(voxels):
+        voxels = np.argwhere(np.ones(image.shape, bool))
+    return voxels[rng.integers(len(voxels), size=POINTS)].astype(np.float32)
 
 
 class Prefetch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from r2reg.config import TrainConfig
+from r2reg.config import BOTH_DIRECTIONS, FLOW_CONSISTENCIES, LOSS_PARTS, TrainConfig
 
 if TYPE_CHECKING:
     import keras
@@ -13,31 +14,52 @@ Tensor = Any
 
 
 def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int) -> dict:
-    """The parts of the objective, unweighted scalars, lower is better.
+    """The parts of the objective that have a weight, unweighted scalars, lower is better.
 
     Args:
         batch: as `batches.Batches` makes it.
-        outputs: {"velocity", "displacement"}, (N, *S, d), voxels.
+        outputs: of the trainer's model, {"velocity", "displacement", ...}.
         classes: number of label classes without background.
     Returns:
-        similarity, folding, diffusion, and dice where it has a weight beside another similarity.
+        similarity, folding and diffusion always, the others where they have a weight.
     """
     from r2reg.flow.warp import warp
-    from r2reg.losses.regularity import diffusion, folding
+    from r2reg.losses import regularity
     from r2reg.losses.similarity import SIMILARITIES
 
-    displacement = outputs["displacement"]
-    parts = {}
+    displacement, velocity = outputs["displacement"], outputs["velocity"]
     if config.similarity == "dice":
-        parts["similarity"] = dice_loss(batch, displacement, classes)
+        similarity = lambda: dice_loss(batch, displacement, classes)  # noqa: E731
     else:
-        moved = warp(batch["moving"], displacement)
-        parts["similarity"] = SIMILARITIES[config.similarity](batch["fixed"], moved, batch.get("mask"))
-        if config.loss_weights["dice"] > 0:
-            parts["dice"] = dice_loss(batch, displacement, classes)
-    parts["folding"] = folding(displacement)
-    parts["diffusion"] = diffusion(outputs["velocity"])
-    return parts
+        similarity = lambda: SIMILARITIES[config.similarity](  # noqa: E731
+            batch["fixed"], warp(batch["moving"], displacement), batch.get("mask")
+        )
+    return_trip = (displacement, outputs.get("backward"))
+    flow_trip = (displacement, outputs.get("inverse"))
+    makers: dict[str, Callable[[], Tensor]] = {
+        "similarity": similarity,
+        "dice": lambda: dice_loss(batch, displacement, classes),
+        "folding": lambda: regularity.folding(displacement),
+        "diffusion": lambda: regularity.diffusion(velocity),
+        "bending": lambda: regularity.bending(velocity),
+        "kl": lambda: regularity.kl_divergence(outputs["mean"], outputs["log_variance"], config.prior_lambda),
+        "inverse_consistency": lambda: regularity.inverse_consistency(*return_trip),
+        "gradicon": lambda: regularity.gradicon(*return_trip),
+        "flow_consistency_data": lambda: regularity.flow_consistency(*flow_trip, batch["data_points"]),
+        "flow_consistency_domain": lambda: regularity.flow_consistency(*flow_trip, batch["domain_points"]),
+    }
+    return {name: makers[name]() for name in part_names(config)}
+
+
+def part_names(config: TrainConfig) -> list[str]:
+    """The names of the objective's parts, in order: three that are always watched, and those with a weight."""
+    watched = ("similarity", "folding", "diffusion")
+    return [name for name in LOSS_PARTS if name in watched or (name_counts(config, name))]
+
+
+def name_counts(config: TrainConfig, name: str) -> bool:
+    """Whether a part has a weight and is not the similarity itself by another name."""
+    return config.loss_weights[name] > 0 and not (name == "dice" and config.similarity == "dice")
 
 
 def dice_loss(batch: dict[str, Tensor], displacement: Tensor, classes: int) -> Tensor:
@@ -59,18 +81,25 @@ def total_loss(parts: dict[str, Tensor], config: TrainConfig) -> Tensor:
     return sum(weights[name] * value for name, value in parts.items())
 
 
+def needs_inverse(config: TrainConfig) -> bool:
+    """Whether the loss looks at the flow run backwards."""
+    return any(config.loss_weights[name] > 0 for name in FLOW_CONSISTENCIES)
+
+
 def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
     """A compiled model around a network, for `train_on_batch(batch)`, which returns the loss and its parts.
 
     Keras' own train step is kept: overriding only the loss works alike on TensorFlow, JAX and PyTorch.
+
+    Args:
+        network: of `build_network`, with its inverse where `needs_inverse` says so.
     """
     import keras
 
     from r2reg.flow import backend
 
-    names = ["similarity", "folding", "diffusion"]
-    if config.similarity != "dice" and config.loss_weights["dice"] > 0:
-        names.append("dice")
+    names = part_names(config)
+    both = any(config.loss_weights[name] > 0 for name in BOTH_DIRECTIONS)
 
     class Trainer(keras.Model):
         """The network as a model of batches, with the objective as its loss."""
@@ -81,7 +110,10 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             self.trackers = [keras.metrics.Mean(name) for name in names]
 
         def call(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            return self.network([batch["moving"], batch["fixed"]])
+            outputs = dict(self.network([batch["moving"], batch["fixed"]]))
+            if both:
+                outputs["backward"] = self.network([batch["fixed"], batch["moving"]])["displacement"]
+            return outputs
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
             # PyTorch's trainer hands the batch on as it came, in NumPy arrays.
@@ -92,7 +124,11 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             return total_loss(parts, config)
 
     trainer = Trainer()
-    optimizer = keras.optimizers.Adam(config.learning_rate, clipnorm=config.clipnorm or None)
+    optimizer = keras.optimizers.Adam(
+        config.learning_rate, clipnorm=config.clipnorm or None, weight_decay=config.weight_decay or None
+    )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
     trainer.compile(optimizer=optimizer, loss=None, jit_compile=backend.jit_compile())
     optimizer.build(network.trainable_variables)
     return trainer

@@ -10,7 +10,15 @@ from r2reg.flow import backend
 from r2reg.flow.reference import jacobian_determinant
 from r2reg.losses import reference
 from r2reg.losses.overlap import soft_dice
-from r2reg.losses.regularity import diffusion, folding
+from r2reg.losses.regularity import (
+    bending,
+    diffusion,
+    flow_consistency,
+    folding,
+    gradicon,
+    inverse_consistency,
+    kl_divergence,
+)
 from r2reg.losses.similarity import SIMILARITIES, lncc, mi, mind, mse, ngf
 
 pytestmark = pytest.mark.backends
@@ -55,8 +63,24 @@ def test_pair_losses(loss, expected, shape):
     check(lambda m: loss(tensor(fixed), m), lambda m: expected(fixed, m), moved, rng)
 
 
+def reference_bending(f):
+    """By NumPy's own differences of differences, interior voxels of each."""
+    axes, total = range(1, f.ndim - 1), 0.0
+    for a in axes:
+        total += np.mean(np.sum(np.diff(f, n=2, axis=a) ** 2, axis=-1))
+        for b in axes:
+            if b != a:
+                inner = tuple(slice(1, -1) if axis in (a, b) else slice(None) for axis in range(f.ndim))
+                mixed = np.gradient(np.gradient(f, axis=a), axis=b)[inner]
+                total += np.mean(np.sum(mixed**2, axis=-1))
+    return total
+
+
 @pytest.mark.parametrize("shape", [(9, 10), (7, 8, 6)])
-@pytest.mark.parametrize(("loss", "expected"), [(folding, reference_folding), (diffusion, reference_diffusion)])
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [(folding, reference_folding), (diffusion, reference_diffusion), (bending, reference_bending)],
+)
 def test_field_losses(loss, expected, shape):
     rng = np.random.default_rng(1)
     check(loss, expected, rng.normal(size=(2, *shape, len(shape))), rng)
@@ -130,3 +154,64 @@ def test_soft_dice_ignores_absent_classes():
     one_hot = np.zeros((1, 4, 4, 3))
     one_hot[..., 0] = 1
     assert float(soft_dice(tensor(one_hot), tensor(one_hot))) == pytest.approx(0)
+
+
+def test_bending_of_a_quadratic():
+    """f = (x^2, xy): second derivatives 2, and twice the mixed 1."""
+    x, y = np.meshgrid(np.arange(7.0), np.arange(8.0), indexing="ij")
+    assert float(bending(tensor(np.stack([x * x, x * y], axis=-1)[None]))) == pytest.approx(4 + 2)
+    assert float(bending(tensor(np.stack([3 * x + y, y - x], axis=-1)[None]))) == pytest.approx(0, abs=1e-10)
+
+
+def dense_laplacian(shape):
+    """D - A of the grid's graph, from its pairs of neighbours."""
+    number = np.arange(np.prod(shape)).reshape(shape)
+    matrix = np.zeros((number.size, number.size))
+    for axis in range(len(shape)):
+        first, second = (np.take(number, range(k, shape[axis] - 1 + k), axis=axis).ravel() for k in (0, 1))
+        for i, j in ((first, second), (second, first)):
+            matrix[i, j] -= 1
+            np.add.at(matrix, (i, i), 1)
+    return matrix
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 2)])
+def test_kl_is_that_of_gaussians(shape):
+    """Against the closed form with dense matrices, in which the prior's constants are put back by a ridge.
+
+    The Laplacian has no inverse. The difference of two divergences is free of the constant, so lambda (L + tiny I)
+    as the precision gives the same difference.
+    """
+    rng = np.random.default_rng(5)
+    ndim, precision = len(shape), 3.0
+    prior = precision * (dense_laplacian(shape) + 1e-9 * np.eye(np.prod(shape)))
+
+    def exact(mean, log_variance):
+        total = 0.0
+        for c in range(ndim):
+            m, variance = mean[..., c].ravel(), np.exp(log_variance[..., c].ravel())
+            logdet = np.linalg.slogdet(prior)[1] + np.log(variance).sum()
+            total += 0.5 * (np.sum(np.diag(prior) * variance) + m @ prior @ m - m.size - logdet)
+        return total / np.prod(shape)
+
+    draws = [(rng.normal(size=(1, *shape, ndim)), rng.normal(size=(1, *shape, ndim))) for _ in range(2)]
+    ours = [float(kl_divergence(tensor(m), tensor(v), precision)) for m, v in draws]
+    theirs = [exact(m[0], v[0]) for m, v in draws]
+    assert ours[0] - ours[1] == pytest.approx(theirs[0] - theirs[1], rel=1e-4)
+
+
+def test_consistencies_of_translations():
+    """There by (1, 0) and back by (-1, 0.5) leaves (0, 0.5): consistent up to a translation."""
+    there, back = (tensor(np.broadcast_to(np.array(v), (1, 6, 7, 2))) for v in ([1.0, 0.0], [-1.0, 0.5]))
+    assert float(inverse_consistency(there, back)) == pytest.approx(0.25)
+    assert float(gradicon(there, back)) == pytest.approx(0, abs=1e-10)
+    points = tensor(np.random.default_rng(6).uniform(0, 5, size=(1, 20, 2)))
+    assert float(flow_consistency(there, back, points)) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_gradicon_of_a_linear_map():
+    """x -> 1.2 x and back by 0.9 gives 1.08 x: gradient 0.08 where nothing leaves the grid."""
+    here = np.stack(np.meshgrid(*[np.arange(-3.0, 4.0)] * 2, indexing="ij"), axis=-1)[None]
+    grow, shrink = tensor(0.2 * here), tensor(-0.1 * here)
+    assert float(gradicon(grow, shrink)) == pytest.approx(2 * 0.08**2, rel=1e-3)
+    assert float(inverse_consistency(grow, shrink)) == pytest.approx(np.mean(np.sum((0.08 * here) ** 2, -1)), rel=1e-3)

@@ -1,25 +1,31 @@
 """The networks: shapes, what they compute, and their way to disk and back."""
 
 import json
+from typing import get_args
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from r2reg.config import NetworkConfig
+from r2reg.config import NetworkConfig, Velocity
 from r2reg.errors import ConfigError, ModelError
-from r2reg.flow.integrate import flow
-from r2reg.networks.r2net import ResidualBlock, build_network, velocity_model
+from r2reg.flow.integrate import flow, scaling_squaring
+from r2reg.flow.resize import double
+from r2reg.flow.smooth import gaussian
+from r2reg.flow.warp import compose
+from r2reg.networks.build import build_network, velocity_model
+from r2reg.networks.r2net import ResidualBlock
 from r2reg.networks.saving import load_model, save_model
 
 pytestmark = pytest.mark.backends
 SMALL = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2}
 CASES = [
     (network, integrator, shape)
-    for network in ("svf-r2net", "nsvf-r2net")
+    for network in ("svf-r2net", "nsvf-r2net", "vm-diff")
     for integrator in ("residual", "flow", "scaling_squaring")
     for shape in ((13, 10), (9, 10, 7))
+    if (network, integrator) != ("vm-diff", "residual")
 ]
 
 
@@ -43,11 +49,75 @@ def pair(shape, seed=0):
 
 @pytest.mark.parametrize(("network", "integrator", "shape"), CASES)
 def test_any_shape(network, integrator, shape):
-    config = small_config(network=network, integrator=integrator, ndim=len(shape))
+    config = small_config(network=network, integrator=integrator, velocity_size="full", ndim=len(shape))
     out = awake(build_network(config, shape))(pair(shape))
     for name in ("velocity", "displacement"):
         assert tuple(out[name].shape) == (1, *shape, len(shape))
         assert np.isfinite(ops.convert_to_numpy(out[name])).all()
+
+
+@pytest.mark.parametrize("velocity", get_args(Velocity))
+@pytest.mark.parametrize("size", ["full", "half"])
+@pytest.mark.parametrize("network", ["nsvf-r2net", "vm-diff"])
+def test_every_estimator(network, velocity, size):
+    shape = (13, 10)
+    config = small_config(network=network, velocity=velocity, velocity_size=size, integrator="flow", ndim=2)
+    out = awake(build_network(config, shape, inverse=True))(pair(shape))
+    fine = {"full": shape, "half": (8, 6)}[size]  # 16 x 12 padded
+    assert tuple(out["velocity"].shape) == (1, *fine, 2)
+    assert tuple(out["displacement"].shape) == tuple(out["inverse"].shape) == (1, *shape, 2)
+    assert ("log_variance" in out) == (velocity == "prob")
+    assert np.isfinite(ops.convert_to_numpy(out["displacement"])).all()
+
+
+def test_inverse_is_the_flow_run_backwards():
+    shape = (12, 14)
+    config = small_config(velocity="nonprob-gauss", velocity_sigma=2.0, integrator="flow", scheme="rk4", ndim=2)
+    out = awake(build_network(config, shape, inverse=True))(pair(shape))
+    there, back = out["displacement"], out["inverse"]
+    error = ops.convert_to_numpy(compose(back, there))[0, 3:-3, 3:-3]
+    size = ops.convert_to_numpy(there)[0, 3:-3, 3:-3]
+    assert np.abs(size).max() > 0.01
+    assert np.abs(error).max() < 0.05 * np.abs(size).max()
+
+
+def test_sampling_is_for_training_alone():
+    shape = (12, 12)
+    model = awake(build_network(small_config(velocity="prob", ndim=2), shape))
+    head = model.get_layer("log_variance")
+    head.bias.assign(np.zeros(2))  # variance 1
+    images = pair(shape)
+    mean = ops.convert_to_numpy(model(images, training=False)["mean"])
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(images, training=False)["velocity"]), mean)
+    draws = np.stack([ops.convert_to_numpy(model(images, training=True)["velocity"]) - mean for _ in range(20)])
+    assert draws.std() == pytest.approx(1, rel=0.05)
+    assert not np.array_equal(draws[0], draws[1])
+
+
+def test_smoothing_layer():
+    shape = (12, 12)
+    rough = awake(build_network(small_config(velocity="nonprob", ndim=2), shape))
+    smooth = build_network(small_config(velocity="nonprob-gauss", velocity_sigma=1.5, ndim=2), shape)
+    smooth.set_weights(rough.get_weights())
+    images = pair(shape)
+    expected = gaussian(rough(images)["velocity"], sigma=1.5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(smooth(images)["velocity"]), ops.convert_to_numpy(expected), atol=1e-5
+    )
+
+
+def test_vm_diff_is_scaling_and_squaring_of_its_velocity():
+    """Its published settings: sampled, half size, 7 squarings; decoder without transposed convolutions."""
+    config = NetworkConfig(network="vm-diff")
+    assert (config.velocity, config.velocity_size, config.integrator) == ("prob", "half", "scaling_squaring")
+    model = awake(build_network(config, (16, 16, 16)))
+    conv = lambda a, b: 27 * a * b + b  # noqa: E731
+    encoder = conv(2, 16) + conv(16, 32) + 2 * conv(32, 32)
+    decoder = conv(32, 32) + 2 * conv(32 + 32, 32) + conv(32 + 16, 32) + conv(32, 16)
+    assert model.count_params() == encoder + decoder + (conv(16, 3) - 3) + conv(16, 3)
+    out = model(pair((16, 16, 16)))
+    expected = 2 * ops.convert_to_numpy(double(scaling_squaring(out["velocity"], 7)))
+    np.testing.assert_allclose(ops.convert_to_numpy(out["displacement"]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", ["svf-r2net", "nsvf-r2net"])

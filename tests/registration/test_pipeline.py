@@ -146,7 +146,7 @@ def test_init_from_file_is_used_as_it_is(phantom_pair, tmp_path):
 @pytest.mark.parametrize("integrator", ["flow", "residual"])
 def test_network_stage(phantom_pair, tmp_path, integrator):
     """An untrained network is close to the identity; `flow` is certified, `residual` has no bound."""
-    from r2reg.networks.r2net import build_network
+    from r2reg.networks.build import build_network
     from r2reg.networks.saving import save_model
 
     small = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2, "spacing": (6.0,) * 3}

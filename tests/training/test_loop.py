@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from r2reg.config import LOSS_PARTS, NetworkConfig
 from r2reg.errors import ConfigError, OutputError, R2RegError, TrainingError
 from r2reg.training import loop
 from r2reg.training.checkpoint import State
@@ -60,6 +61,53 @@ def test_a_run_leaves_a_model_and_its_story(finished, cohort):
     assert saved.sha256 in (run / "README.md").read_text()
 
 
+ESTIMATORS = [
+    {"network": "svf-r2net", "velocity": "prob"},
+    {"network": "nsvf-r2net", "velocity": "nokl"},
+    {"network": "nsvf-r2net", "velocity": "gauss"},
+    {"network": "svf-r2net", "velocity": "multi"},
+    {"network": "nsvf-r2net", "velocity": "nonprob-gauss"},
+    {"network": "vm-diff"},
+]
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("settings", ESTIMATORS, ids=lambda s: "-".join(s.values()))
+def test_every_estimator_trains_and_loads(settings, cohort, small_config, tmp_path):
+    from r2reg.networks.saving import load_model
+
+    small = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
+    config = small_config(model=NetworkConfig(**small, **settings), steps=2, validate_every=2)
+    train(cohort, tmp_path / "run", config)
+    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert ("kl" in row) == (config.model.velocity == "prob")
+    zeros = np.zeros((1, 16, 16, 16, 1), np.float32)
+    outputs = load_model(tmp_path / "run").build((16, 16, 16)).predict_on_batch([zeros, zeros])
+    assert np.isfinite(outputs["displacement"]).all()
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("similarity", ["lncc", "ngf", "mi", "mind", "dice"])
+def test_every_similarity_trains(similarity, cohort, small_config, tmp_path):
+    run = tmp_path / "run"
+    train(cohort, run, small_config(similarity=similarity, steps=2, validate_every=1, batch_size=2))
+    first, second = csv.DictReader((run / "history.csv").open())
+    assert np.isfinite(float(first["loss"]))
+    assert first["val_loss"] != second["val_loss"]
+
+
+@pytest.mark.backends
+def test_every_part_of_the_loss(cohort, small_config, tmp_path):
+    """All weights at once, and their sum is the loss."""
+    small = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
+    model = NetworkConfig(**small, velocity="prob", integrator="flow")
+    weights = dict.fromkeys(LOSS_PARTS, 0.5)
+    config = small_config(model=model, weights=weights, steps=1, weight_decay=1e-3)
+    train(cohort, tmp_path / "run", config)
+    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert float(row["loss"]) == pytest.approx(0.5 * sum(float(row[name]) for name in LOSS_PARTS), rel=1e-4)
+
+
 @pytest.mark.backends
 def test_history_has_a_row_per_validation(finished):
     run, _, result = finished
@@ -106,6 +154,19 @@ def test_resuming_a_finished_run_changes_nothing(finished, cohort):
     before = (run / "last.ckpt").read_bytes()
     assert train(cohort, run, config, resume=True) == result
     assert (run / "last.ckpt").read_bytes() == before
+
+
+def test_resumed_sampling_goes_on_with_the_same_noise(cohort, small_config, tmp_path):
+    small = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
+    configs = [small_config(model=NetworkConfig(**small, velocity="prob"), steps=n, validate_every=1) for n in (1, 2)]
+    train(cohort, tmp_path / "whole", configs[1])
+    train(cohort, tmp_path / "half", configs[0])
+    train(cohort, tmp_path / "half", configs[1], resume=True)
+    whole, half = (list(csv.DictReader((tmp_path / name / "history.csv").open()))[1] for name in ("whole", "half"))
+    assert float(half["kl"]) == pytest.approx(float(whole["kl"]), rel=1e-6)
+    with np.load(tmp_path / "half" / "last.ckpt") as resumed, np.load(tmp_path / "whole" / "last.ckpt") as once:
+        for name in set(once.files) - {"meta"}:
+            np.testing.assert_allclose(resumed[name], once[name], rtol=0, atol=1e-6)
 
 
 def test_resume_refuses_other_settings_and_names_them(finished, cohort, small_config):
@@ -239,3 +300,12 @@ def test_overwrite_with_unusable_images_keeps_the_old_run(finished, small_config
     with pytest.raises(R2RegError):
         train(tmp_path / "c.csv", run, small_config(steps=1), overwrite=True)
     assert (run / "model.weights.h5").read_bytes() == before
+
+
+def test_parts_that_a_network_cannot_have(small_config):
+    with pytest.raises(ConfigError, match="--velocity prob"):
+        small_config(weights={"kl": 1.0})
+    with pytest.raises(ConfigError, match="--integrator flow"):
+        small_config(weights={"flow_consistency_data": 1.0})
+    with pytest.raises(ConfigError, match="no residual blocks"):
+        NetworkConfig(network="vm-diff", integrator="residual")

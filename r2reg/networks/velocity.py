@@ -1,0 +1,90 @@
+"""The ways in which a network estimates the initial velocity: sampled, smoothed, or as the U-Net gives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from r2reg.config import NetworkConfig
+from r2reg.flow.smooth import gaussian
+from r2reg.networks.unet import decoder_features, log_variance_head, velocity_head
+
+Tensor = Any
+SMOOTHED = ("gauss", "multi", "nonprob-gauss")
+
+
+class Sample(layers.Layer):
+    """mean + exp(log_variance / 2) noise while training, the mean otherwise.
+
+    Source: the reparameterisation of Dalca et al. 2018, sec. 3.2.
+    """
+
+    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.noise = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs: list[Tensor], training: bool | None = None) -> Tensor:
+        mean, log_variance = inputs
+        if not training:
+            return mean
+        noise = keras.random.normal(ops.shape(mean), dtype=mean.dtype, seed=self.noise)
+        return mean + ops.exp(log_variance / 2) * noise
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+class GaussianSmoothing(layers.Layer):
+    """Gaussian smoothing, sigma in voxels, the edge value held beyond the border."""
+
+    def __init__(self, sigma: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sigma = sigma
+
+    def call(self, field: Tensor) -> Tensor:
+        return gaussian(field, sigma=self.sigma)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sigma": self.sigma}
+
+
+@dataclass(frozen=True)
+class InitialVelocity:
+    """v0 (N, *S, d) in voxels per unit time; of a sampled one its mean and the logarithm of its variance as well."""
+
+    value: Tensor
+    mean: Tensor | None = None
+    log_variance: Tensor | None = None
+
+    def map(self, function: Any) -> InitialVelocity:
+        """The same with a function applied to each part, such as a crop."""
+        return InitialVelocity(*(None if part is None else function(part) for part in vars(self).values()))
+
+
+def initial_velocity(images: Tensor, config: NetworkConfig) -> InitialVelocity:
+    """v0 from the concatenated pair, by the estimator that `config.velocity` names.
+
+    Args:
+        images: (N, *S, 2), S divisible by 2^levels.
+    Source: Joshi & Hong 2023, sec. 3.4 and Table 1; the R2Nets halve the U-Net's output, as the published code does.
+    """
+    features = decoder_features(images, config)
+    mean = velocity_head(features, config)
+    if config.network != "vm-diff":
+        mean = layers.Rescaling(0.5, name="half")(mean)
+    if config.velocity == "prob":
+        log_variance = log_variance_head(features, config)
+        return InitialVelocity(Sample(name="sample")([mean, log_variance]), mean, log_variance)
+    if config.velocity in SMOOTHED:
+        return InitialVelocity(GaussianSmoothing(config.velocity_sigma, name="smooth")(mean))
+    return InitialVelocity(mean)
