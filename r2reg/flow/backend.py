@@ -163,7 +163,11 @@ def set_threads(threads: int) -> None:
 
 
 def skip_graph_remapping() -> None:
-    """TensorFlow's remapper fails on the gradient of a convolution with LeakyReLU, and alarms users on stderr."""
+    """Have TensorFlow leave the graphs' operations as they are.
+
+    Its remapper fails on the gradient of a convolution with LeakyReLU, and alarms users on stderr; with oneDNN it joins
+    a padding to the strided convolution behind it, and the result has another shape.
+    """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 

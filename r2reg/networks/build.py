@@ -10,6 +10,7 @@ from keras import layers
 
 from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
+from r2reg.flow import backend
 from r2reg.flow.integrate import integrate
 from r2reg.flow.resize import double
 from r2reg.networks.r2net import velocities
@@ -60,6 +61,7 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     Raises:
         ModelError: shape is not of the network's dimension.
     """
+    backend.skip_graph_remapping()
     shape = tuple(int(n) for n in shape)
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")

@@ -82,11 +82,9 @@ class Run:
     """One training in its folder: the network, its trainer, and where it stands."""
 
     def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset) -> None:
-        from r2reg.flow import backend
         from r2reg.networks.build import build_network
         from r2reg.training.trainer import make_trainer, needs_inverse
 
-        backend.skip_graph_remapping()
         self.folder, self.config, self.dataset = folder, config, dataset
         self.network: keras.Model = build_network(config.model, dataset.shape, inverse=needs_inverse(config))
         self.trainer = make_trainer(self.network, config, len(dataset.label_ids))

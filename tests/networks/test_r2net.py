@@ -70,6 +70,14 @@ def test_every_estimator(network, velocity, size):
     assert np.isfinite(ops.convert_to_numpy(out["displacement"])).all()
 
 
+def test_padded_half_size_runs_as_a_graph():
+    """TensorFlow with oneDNN joins the padding to the first convolution, unless it is kept from it."""
+    shape = (22, 26, 30)
+    model = build_network(NetworkConfig(network="vm-diff"), shape)
+    model.compile(jit_compile=False)
+    assert model.predict_on_batch(pair(shape))["displacement"].shape == (1, *shape, 3)
+
+
 def test_inverse_is_the_flow_run_backwards():
     shape = (12, 14)
     config = small_config(velocity="nonprob-gauss", velocity_sigma=2.0, integrator="flow", scheme="rk4", ndim=2)
