@@ -54,7 +54,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
 def part_names(config: TrainConfig) -> list[str]:
     """The names of the objective's parts, in order: three that are always watched, and those with a weight."""
     watched = ("similarity", "folding", "diffusion")
-    return [name for name in LOSS_PARTS if name in watched or (name_counts(config, name))]
+    return [name for name in LOSS_PARTS if name in watched or name_counts(config, name)]
 
 
 def name_counts(config: TrainConfig, name: str) -> bool:
