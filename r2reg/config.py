@@ -73,7 +73,7 @@ class NetworkConfig(Settings):
     stride-2 convolution each; `decoder` one convolution per encoder level coming up, the rest at half and
     full size.
 
-    `velocity` is the way in which the U-Net estimates the initial velocity (Joshi & Hong 2023, sec. 3.4 and
+    `velocity` is the way in which the U-Net estimates the initial velocity (Joshi & Hong 2023,
     Table 1): prob samples it (mean and variance, KL in the loss), gauss smooths it by `velocity_sigma` voxels,
     multi does so and penalises its gradient, nonprob goes up by transposed convolutions. `velocity_size` half:
     the U-Net stops at half size, where the velocity is integrated. None stands for the network's own default,

@@ -40,7 +40,7 @@ def bending(field: Tensor) -> Tensor:
 
     Args:
         field: (N, *S, d), 3 voxels at least along each axis.
-    Source: the thin-plate energy of Rueckert et al. 1999, eq. 8.
+    Source: the thin-plate energy of Rueckert et al. 1999.
     """
     axes = range(len(field.shape) - 2)
     total: Tensor = 0.0
@@ -60,8 +60,7 @@ def kl_divergence(mean: Tensor, log_variance: Tensor, precision: float) -> Tenso
 
     Args:
         mean, log_variance: (N, *S, d). precision: lambda.
-    Source: Dalca et al. 2018, eq. 6. Their published code weighs the last term by 1 / (2 d) of what the equation
-    says; this is the equation.
+    Source: the divergence of the two Gaussians; the prior is that of Dalca et al. 2018.
     """
     neighbours = ops.convert_to_tensor(_neighbours(mean.shape[1:-1]), dtype=mean.dtype)
     variances = ops.sum(precision * neighbours * ops.exp(log_variance) - log_variance, axis=-1)
@@ -99,7 +98,7 @@ def gradicon(forward: Tensor, backward: Tensor) -> Tensor:
 
     Args:
         forward, backward: (N, *S, d), the displacements of the two directions.
-    Source: Tian et al. 2023, eq. 3, with forward differences.
+    Source: Tian et al. 2023, with forward differences.
     """
     return diffusion(compose(forward, backward))
 

@@ -19,7 +19,7 @@ SMOOTHED = ("gauss", "multi", "nonprob-gauss")
 class Sample(layers.Layer):
     """mean + exp(log_variance / 2) noise while training, the mean otherwise.
 
-    Source: the reparameterisation of Dalca et al. 2018, sec. 3.2.
+    Source: the reparameterisation of Dalca et al. 2018.
     """
 
     def __init__(self, seed: int = 0, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ def initial_velocity(images: Tensor, config: NetworkConfig) -> InitialVelocity:
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
-    Source: Joshi & Hong 2023, sec. 3.4 and Table 1; the R2Nets halve the U-Net's output, as the published code does.
+    Source: Joshi & Hong 2023, Table 1; the R2Nets halve the U-Net's output, as the published code does.
     """
     features = decoder_features(images, config)
     mean = velocity_head(features, config)

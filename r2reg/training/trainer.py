@@ -28,12 +28,13 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
     from r2reg.losses.similarity import SIMILARITIES
 
     displacement, velocity = outputs["displacement"], outputs["velocity"]
-    if config.similarity == "dice":
-        similarity = lambda: dice_loss(batch, displacement, classes)  # noqa: E731
-    else:
-        similarity = lambda: SIMILARITIES[config.similarity](  # noqa: E731
-            batch["fixed"], warp(batch["moving"], displacement), batch.get("mask")
-        )
+
+    def similarity() -> Tensor:
+        if config.similarity == "dice":
+            return dice_loss(batch, displacement, classes)
+        moved = warp(batch["moving"], displacement)
+        return SIMILARITIES[config.similarity](batch["fixed"], moved, batch.get("mask"))
+
     return_trip = (displacement, outputs.get("backward"))
     flow_trip = (displacement, outputs.get("inverse"))
     makers: dict[str, Callable[[], Tensor]] = {
