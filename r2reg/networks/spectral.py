@@ -10,7 +10,6 @@ import numpy as np
 from keras import ops
 
 from r2reg.config import SpectralNorm
-from r2reg.flow import backend
 
 Tensor = Any
 
@@ -28,7 +27,7 @@ def frequency_grid(shape: tuple[int, ...], frequencies: int = FREQUENCIES) -> tu
     Args:
         shape: the kernel's spatial shape, odd.
     Returns:
-        (cosines, sines): (points, taps) each; and the factor >= 1 that turns the maximum into an upper bound.
+        (cosines, sines): (taps, points) each; and the factor >= 1 that turns the maximum into an upper bound.
     """
     axes, factor = [], 1.0
     for n in shape:
@@ -39,7 +38,7 @@ def frequency_grid(shape: tuple[int, ...], frequencies: int = FREQUENCIES) -> tu
     axes[0] = axes[0][: len(axes[0]) // 2 + 1]
     omega = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
     taps = np.stack(np.meshgrid(*[np.arange(n) - n // 2 for n in shape], indexing="ij"), axis=-1)
-    phase = omega @ taps.reshape(-1, len(shape)).T
+    phase = taps.reshape(-1, len(shape)) @ omega.T
     return np.cos(phase).astype("float32"), np.sin(phase).astype("float32"), factor
 
 
@@ -47,32 +46,36 @@ def largest_eigenvalue_bound(gram: Tensor, copies: int = 1) -> Tensor:
     """Upper bound (tr G^p / copies)^(1/p), p = 2^SQUARINGS, of the largest eigenvalue of each Gram matrix.
 
     Args:
-        gram: (B, m, m), symmetric and positive semi-definite, every eigenvalue at least `copies` times.
+        gram: (m, m, B), symmetric and positive semi-definite, every eigenvalue at least `copies` times.
     Returns:
         (B,). Smooth in the matrix, unlike the eigenvalue itself where two are equal.
     """
     tiny = 1e-30
-    trace = ops.trace(gram, axis1=-2, axis2=-1) + tiny
-    power, log_bound = gram / trace[:, None, None], ops.log(trace)
+    diagonal = ops.eye(gram.shape[0], dtype=gram.dtype)[..., None]
+    trace = ops.sum(gram * diagonal, axis=(0, 1)) + tiny
+    power, log_bound = gram / trace, ops.log(trace)
     for k in range(1, SQUARINGS + 1):
-        power = ops.matmul(power, power)
-        trace = ops.trace(power, axis1=-2, axis2=-1) + tiny
-        power, log_bound = power / trace[:, None, None], log_bound + ops.log(trace) / 2**k
+        power = _products(power)
+        trace = ops.sum(power * diagonal, axis=(0, 1)) + tiny
+        power, log_bound = power / trace, log_bound + ops.log(trace) / 2**k
     return ops.exp(log_bound - math.log(copies) / 2**SQUARINGS)
 
 
-@backend.accelerate("factor")
-def _operator_norm(kernel: Tensor, cosines: Tensor, sines: Tensor, *, factor: float) -> Tensor:
+def _products(matrices: Tensor) -> Tensor:
+    """A^T A of (n, m, B) matrices: elementwise, ten times as fast as a batch of small matrix products."""
+    return ops.sum(matrices[:, :, None] * matrices[:, None], axis=0)
+
+
+def _largest_gain(kernel: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Upper bound of the squared norm of a kernel's Fourier transform at each of B frequencies: (B,)."""
     inputs, outputs = kernel.shape[-2:]
-    taps = ops.reshape(kernel, (-1, inputs * outputs))
-    real = ops.reshape(ops.matmul(cosines, taps), (-1, inputs, outputs))
-    imaginary = ops.reshape(ops.matmul(sines, taps), (-1, inputs, outputs))
+    taps = ops.transpose(ops.reshape(kernel, (-1, inputs * outputs)))
+    real = ops.reshape(ops.matmul(taps, cosines), (inputs, outputs, -1))
+    imaginary = ops.reshape(ops.matmul(taps, sines), (inputs, outputs, -1))
     # A complex matrix A + iB has the singular values of the real [[A, -B], [B, A]], each twice.
-    upper = ops.concatenate([real, -imaginary], axis=-1)
-    lower = ops.concatenate([imaginary, real], axis=-1)
-    symbol = ops.concatenate([upper, lower], axis=-2)
-    gram = ops.matmul(ops.transpose(symbol, (0, 2, 1)), symbol)
-    return factor * ops.sqrt(ops.max(largest_eigenvalue_bound(gram, copies=2)))
+    upper = ops.concatenate([real, -imaginary], axis=1)
+    lower = ops.concatenate([imaginary, real], axis=1)
+    return largest_eigenvalue_bound(_products(ops.concatenate([upper, lower], axis=0)), copies=2)
 
 
 def operator_norm_bound(kernel: Tensor) -> Tensor:
@@ -87,7 +90,12 @@ def operator_norm_bound(kernel: Tensor) -> Tensor:
         Scalar, at most about 7 % above the norm for 3^3 kernels, exact to 1 % for 1^d ones.
     """
     cosines, sines, factor = frequency_grid(tuple(kernel.shape[:-2]))
-    return _operator_norm(kernel, ops.convert_to_tensor(cosines), ops.convert_to_tensor(sines), factor=factor)
+    cosines, sines = ops.convert_to_tensor(cosines), ops.convert_to_tensor(sines)
+    # Only the frequency of the maximum has a gradient: find it first, then look at that one alone.
+    fixed = ops.stop_gradient(kernel)
+    worst = ops.argmax(ops.stop_gradient(_largest_gain(fixed, cosines, sines)))[None]
+    gain = _largest_gain(kernel, ops.take(cosines, worst, axis=1), ops.take(sines, worst, axis=1))
+    return factor * ops.sqrt(gain[0])
 
 
 def kernel_norm_bound(kernel: Tensor) -> Tensor:
@@ -97,7 +105,7 @@ def kernel_norm_bound(kernel: Tensor) -> Tensor:
     not bound the layer's Lipschitz constant by 1.
     """
     matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
-    return ops.sqrt(largest_eigenvalue_bound(ops.matmul(ops.transpose(matrix), matrix)[None])[0])
+    return ops.sqrt(largest_eigenvalue_bound(_products(matrix[..., None]))[0])
 
 
 class SpectralConvolution(keras.layers.Layer):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from r2reg.flow import backend
 from r2reg.networks.spectral import SpectralConvolution, kernel_norm_bound, operator_norm_bound
 
 pytestmark = pytest.mark.backends
@@ -50,6 +51,18 @@ def test_kernel_norm_does_not_bound_the_operator():
     kernel = np.ones((3, 3, 3, 1, 1), dtype="float32")
     scaled = kernel / float(kernel_norm_bound(ops.convert_to_tensor(kernel)))
     assert dense_norm(scaled, 9) > 4
+
+
+@pytest.mark.parametrize("bound", [operator_norm_bound, kernel_norm_bound])
+def test_gradient(bound):
+    """Against finite differences along random directions."""
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 3, 2, 2)).astype("float32")
+    slope = ops.convert_to_numpy(backend.gradient(bound, ops.convert_to_tensor(kernel)))
+    for _ in range(3):
+        along = rng.normal(size=kernel.shape).astype("float32")
+        ahead, behind = (float(bound(ops.convert_to_tensor(kernel + h * along))) for h in (1e-2, -1e-2))
+        assert (ahead - behind) / 2e-2 == pytest.approx(np.vdot(slope, along), rel=0.02, abs=0.01)
 
 
 def test_zero_kernel_stays_finite():
