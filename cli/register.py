@@ -46,7 +46,7 @@ class RefineType(click.ParamType):
     type=RefineType(),
     default="default",
     show_default=True,
-    help="Steps on the pair itself; N: those of default, but N at full size.",
+    help="Steps on the pair itself; N: those of default, but N at full size (0: none there).",
 )
 @click.option(
     "--similarity",
@@ -55,7 +55,13 @@ class RefineType(click.ParamType):
     show_default=True,
     help="What the refinement improves. lncc also suits images of different contrast.",
 )
-@click.option("--radius", type=click.IntRange(1), default=2, show_default=True, help="Voxels, of lncc's windows.")
+@click.option(
+    "--radius",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Voxels, of lncc's windows and mind's patches.",
+)
 @click.option("--guide", metavar="labels", default="", help="Steer by the given labels too; else they are only scored.")
 @click.option("--transform", type=click.Choice(["flow", "affine"]), default="flow", show_default=True)
 @click.option("--moving-labels", type=INPUT, help="Carried along and scored; steer only with --guide labels.")

@@ -58,7 +58,11 @@ def number(name: str, kind: type, text: str, least: float = 0, strict: bool = Fa
 
 
 OPTIONS = [
-    choice("--network", settings.NetworkName, "Stationary (svf) or time-varying (nsvf) velocity; VoxelMorph."),
+    choice(
+        "--network",
+        settings.NetworkName,
+        "Stationary (svf) or time-varying (nsvf) velocity, multi-scale (ms); VoxelMorph.",
+    ),
     choice("--velocity", settings.Velocity, "How the initial velocity is estimated."),
     choice("--velocity-size", settings.VelocitySize, "Size at which the velocity is estimated and integrated."),
     number("--velocity-sigma", float, "Voxels, of the velocity's smoothing (gauss, multi).", 0, strict=True),
@@ -70,6 +74,9 @@ OPTIONS = [
     number("--blocks", int, "Residual blocks.", 1),
     number("--residual-scale", float, "Of a residual block's branch.", 0, strict=True),
     number("--up-filters", int, "Filters of the transposed convolutions.", 1),
+    number("--chunks", int, "Along each axis, of ms- networks.", 1),
+    number("--overlap", int, "Voxels that chunks share at least.", 0),
+    number("--downsampling", int, "Factor of the ms- networks' coarse branch.", 1),
     click.option("--encoder", type=Numbers(int), help="Filters going down, one per level.  [default: 16,32,32,32]"),
     click.option("--decoder", type=Numbers(int), help="Filters coming up, three more.  [default: 32,32,32,32,16,16,3]"),
     choice("--similarity", settings.TrainSimilarity, "What is minimised; dice needs labels."),

@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, get_args
 
 from r2reg.errors import ConfigError
 
-NetworkName = Literal["svf-r2net", "nsvf-r2net", "vm-diff"]
+NetworkName = Literal["svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff"]
+Branch = Literal["chunk", "coarse"]  # of a multi-scale network
 Velocity = Literal["prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss"]
 VelocitySize = Literal["full", "half"]
 Integrator = Literal["residual", "flow", "scaling_squaring"]
@@ -61,6 +62,8 @@ VM_DIFF_DEFAULTS = {"velocity": "prob", "velocity_size": "half", "integrator": "
 NETWORK_DEFAULTS: dict[str, dict[str, str]] = {
     "svf-r2net": R2NET_DEFAULTS,
     "nsvf-r2net": R2NET_DEFAULTS,
+    "ms-svf-r2net": R2NET_DEFAULTS,
+    "ms-nsvf-r2net": R2NET_DEFAULTS,
     "vm-diff": VM_DIFF_DEFAULTS,
 }
 
@@ -78,6 +81,9 @@ class NetworkConfig(Settings):
     multi does so and penalises its gradient, nonprob goes up by transposed convolutions. `velocity_size` half:
     the U-Net stops at half size, where the velocity is integrated. None stands for the network's own default,
     see NETWORK_DEFAULTS.
+
+    Of the ms- networks alone (Joshi & Hong 2023, sec. 2.4): `chunks` along each axis, neighbours sharing `overlap`
+    voxels or more, and the `downsampling` factor of the coarse branch.
     """
 
     network: NetworkName = "nsvf-r2net"
@@ -95,6 +101,9 @@ class NetworkConfig(Settings):
     scheme: Scheme = "euler"
     substeps: int = 1
     squarings: int = 7
+    chunks: int = 2
+    overlap: int = 2
+    downsampling: int = 2
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 
     def __post_init__(self) -> None:
@@ -110,10 +119,13 @@ class NetworkConfig(Settings):
         check_choice("ndim", self.ndim, (2, 3))
         if self.network == "vm-diff" and self.integrator == "residual":
             raise ConfigError("vm-diff has no residual blocks; its integrator is scaling_squaring or flow")
+        if self.multiscale and self.velocity_size == "half":
+            raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
         for name in ("residual_scale", "velocity_sigma"):
             check_positive(name, getattr(self, name))
-        for name in ("blocks", "substeps", "up_filters", "squarings"):
+        for name in ("blocks", "substeps", "up_filters", "squarings", "chunks", "downsampling"):
             check_count(name, getattr(self, name), least=1)
+        check_count("overlap", self.overlap, least=0)
         for name in ("encoder", "decoder", "spacing"):
             check_list(name, getattr(self, name))
         for filters in (*self.encoder, *self.decoder):
@@ -127,6 +139,27 @@ class NetworkConfig(Settings):
             raise ConfigError(f"spacing needs {self.ndim} numbers. Received: spacing={self.spacing}")
         for value in self.spacing:
             check_positive("spacing", value)
+
+    @property
+    def multiscale(self) -> bool:
+        """Whether velocities of a chunk branch and of a coarse branch are merged."""
+        return self.network in ("ms-svf-r2net", "ms-nsvf-r2net")
+
+    @property
+    def stationary(self) -> bool:
+        """Whether one velocity field lasts for the whole time."""
+        return "nsvf" not in self.network
+
+    @property
+    def stride(self) -> int:
+        """What the U-Net needs the image's size to be a multiple of."""
+        return int(2 ** len(self.encoder))
+
+    def branch(self, name: Branch) -> NetworkConfig:
+        """The ordinary network of one branch of a multi-scale one."""
+        factor = self.downsampling if name == "coarse" else 1
+        own: Any = self.network.removeprefix("ms-")
+        return dataclasses.replace(self, network=own, spacing=tuple(factor * s for s in self.spacing))
 
 
 # Diffusion per similarity: VoxelMorph's 0.01 (mse), SynthMorph's 1 (dice), over about 9, since theirs is a mean over
@@ -210,6 +243,11 @@ class TrainConfig(Settings):
                 "the weight kl needs a velocity with a variance: --velocity prob. "
                 f"Received: velocity={self.model.velocity!r}"
             )
+        if self.model.multiscale and any(weights[name] > 0 for name in BOTH_DIRECTIONS):
+            raise ConfigError(
+                f"{' and '.join(BOTH_DIRECTIONS)} look at both directions, which phase 2 of {self.model.network} does "
+                "not have; leave them out or train another --network"
+            )
         if self.model.integrator == "residual" and any(weights[name] > 0 for name in FLOW_CONSISTENCIES):
             raise ConfigError(
                 "flow_consistency needs a flow that can be run backwards: --integrator flow or scaling_squaring. "
@@ -224,7 +262,8 @@ class TrainConfig(Settings):
             defaults["diffusion"] = DEFAULT_DIFFUSION[self.similarity]
         if self.model.velocity == "prob":
             defaults["kl"] = self.image_sigma**2
-        return defaults | self.weights
+        phase_two = {"kl": 0.0} if self.model.multiscale else {}  # which samples nothing; its branches do
+        return defaults | self.weights | phase_two
 
     @property
     def uses_labels(self) -> bool:

@@ -19,9 +19,14 @@ _wanted = 0
 
 
 def set_threads(threads: int) -> None:
-    """How many threads `in_threads` uses from now on; 0: one per processor."""
+    """How many threads `in_threads` and ITK use from now on; 0: one per processor."""
     global _wanted
     _wanted = threads
+
+
+def wanted_threads() -> int:
+    """How many `set_threads` asked for; one per processor where it did not."""
+    return _wanted or processors()
 
 
 def processors() -> int:
@@ -35,7 +40,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> lis
     Raises:
         Exception: what `function` raises, for the first item for which it does.
     """
-    count = min(_wanted or processors(), MOST_THREADS)
+    count = min(wanted_threads(), MOST_THREADS)
     if count == 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(count) as pool:

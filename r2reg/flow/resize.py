@@ -1,4 +1,4 @@
-"""A field on the grid of twice the size, which shares its field of view."""
+"""Grids of different resolution over one field of view: voxel i of the coarse one covers voxels f i ... f i + f - 1."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from r2reg.flow.smooth import axis_neighbours
 Tensor = Any
 
 
-def double(field: Tensor) -> Tensor:
+def enlarge(field: Tensor, factor: int = 2) -> Tensor:
     """Linear interpolation at the centres of the fine grid's voxels, the edge value held beyond the border.
 
-    Voxel i covers voxels 2i and 2i + 1 of the fine grid. Values only: a displacement's vectors, in voxels of its own
-    grid, are to be doubled beside.
+    Values only: a displacement's vectors, in voxels of its own grid, are to be multiplied by the factor beside.
 
     Args:
-        field: (N, *S, C).
+        field: (N, *S, C). factor: whole number >= 1.
     Returns:
-        (N, *2S, C).
+        (N, *factor S, C).
     """
     for axis in range(len(field.shape) - 2):
         before, after = axis_neighbours(field, axis)
-        parts = ops.stack([0.75 * field + 0.25 * before, 0.75 * field + 0.25 * after], axis=axis + 2)
+        parts = []
+        for k in range(factor):
+            offset = (k + 0.5) / factor - 0.5  # of the fine voxel's centre from the coarse one's, coarse voxels
+            neighbour = before if offset < 0 else after
+            parts.append((1 - abs(offset)) * field + abs(offset) * neighbour)
         shape = [-1, *field.shape[1:]]
-        shape[axis + 1] *= 2
-        field = ops.reshape(parts, shape)
+        shape[axis + 1] *= factor
+        field = ops.reshape(ops.stack(parts, axis=axis + 2), shape)
     return field

@@ -32,7 +32,7 @@ class Affine:
         if not np.isfinite(matrix).all():
             raise GeometryError("the affine transform holds NaN or infinite values")
         if abs(np.linalg.det(matrix[:-1, :-1])) < 1e-9:
-            raise GeometryError("the affine transform is singular")
+            raise GeometryError("the affine transform is singular; it must not flatten space")
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
 

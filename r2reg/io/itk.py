@@ -12,15 +12,17 @@ import numpy as np
 from r2reg.errors import TransformError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine, Displacement, Transform
+from r2reg.threads import wanted_threads
 
 OBJECT_NAME = re.compile(r"^(ITK ERROR: |sitk::ERROR: )?(\w+\(0x[0-9a-f]+\): )?")
 
 
 def simpleitk() -> ModuleType:
-    """SimpleITK, imported on first use, with the C++ warnings off that it would print past the log."""
+    """SimpleITK, imported on first use, on as many threads as are wanted, without C++ warnings past the log."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(wanted_threads())
     return sitk
 
 

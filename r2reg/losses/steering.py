@@ -13,7 +13,7 @@ from keras import ops
 from r2reg.errors import ConfigError
 from r2reg.flow import backend
 from r2reg.losses.correlation import LNCC_RADIUS, FixedWindows, fixed_windows, lncc_slope
-from r2reg.losses.descriptors import mind_ssc
+from r2reg.losses.descriptors import DILATION, mind_ssc
 from r2reg.losses.gradients import edge_parameters, ngf_slope
 from r2reg.losses.information import fixed_bins, information_slope
 from r2reg.losses.overlap import dice_slope
@@ -32,11 +32,13 @@ class Steering:
         value: scalar, lower is better, the weighted mean of the voxels' unlikeness.
         derivative: (1, *S, C), of value times the sum of the weights, in each of moved's values: so it does not
         depend on the image's size.
+    reach: voxels around a voxel that its unlikeness takes in.
     """
 
     features: Callable[[Tensor], Tensor]
     prepare: Callable[[Tensor, Tensor], Any]
     slope: Callable[[Any, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+    reach: int = 0
 
 
 def steering(similarity: str, *, radius: int = LNCC_RADIUS, epsilon: float | None = None) -> Steering:
@@ -74,7 +76,7 @@ def _lncc(radius: int) -> Steering:
         total, derivative = in_slabs(of_slab, (*fixed, moved, weight), radius)
         return total / weight_sum(moved, weight), derivative
 
-    return Steering(_same, lambda fixed, _: fixed_windows(fixed, radius), slope)
+    return Steering(_same, lambda fixed, _: fixed_windows(fixed, radius), slope, reach=radius)
 
 
 def _ngf(epsilon: float | None) -> Steering:
@@ -86,7 +88,7 @@ def _ngf(epsilon: float | None) -> Steering:
         total, derivative = in_slabs(lambda *slab: ngf_slope(*slab, *epsilons), (fixed, moved, weight), 1)
         return total / weight_sum(moved, weight), derivative
 
-    return Steering(_same, prepare, slope)
+    return Steering(_same, prepare, slope, reach=1)
 
 
 def _mi() -> Steering:
@@ -97,7 +99,8 @@ def _mi() -> Steering:
 
 
 def _mind(radius: int) -> Steering:
-    return Steering(functools.partial(mind_ssc, radius=radius), _fixed_only, _squares_slope)
+    features = functools.partial(mind_ssc, radius=radius)
+    return Steering(features, _fixed_only, _squares_slope, reach=radius + DILATION)
 
 
 def _dice() -> Steering:

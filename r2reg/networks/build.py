@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
 from r2reg.flow import backend
 from r2reg.flow.integrate import integrate
-from r2reg.flow.resize import double
+from r2reg.flow.resize import enlarge
 from r2reg.networks.r2net import velocities
 from r2reg.networks.velocity import initial_velocity
 
@@ -41,21 +42,41 @@ class Integrate(layers.Layer):
         return {**super().get_config(), **self.settings}
 
 
-class DoubleField(layers.Layer):
-    """A displacement on the grid of twice the size, in that grid's voxels."""
+class EnlargeField(layers.Layer):
+    """Vectors in voxels, on the grid of `factor` times the size and in that grid's voxels."""
 
-    def call(self, displacement: Tensor) -> Tensor:
-        return 2 * double(displacement)
+    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, field: Tensor) -> Tensor:
+        return self.factor * enlarge(field, self.factor)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factor": self.factor}
+
+
+class MeanOfFields(keras.initializers.Initializer):
+    """First weights of the convolution that merges two velocities: their mean, voxel by voxel."""
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
+        *width, inputs, outputs = shape
+        kernel = np.zeros(shape, np.float32)
+        kernel[tuple(n // 2 for n in width)] = np.tile(np.eye(outputs), (inputs // outputs, 1)) * outputs / inputs
+        return keras.ops.convert_to_tensor(kernel, dtype=dtype)
 
 
 def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool = False) -> keras.Model:
     """The network for images of one shape; its weights fit every shape.
 
+    Of a multi-scale network this is phase 2, whose inputs are velocities in place of images, see `branches`.
+
     Args:
         shape: (X, Y[, Z]); padded inside to a multiple of 2^levels and cropped again.
         inverse: also give "inverse", the displacement of the flow run backwards.
     Returns:
-        A model from [moving, fixed], each (N, *shape, 1) in [0, 1], to {"velocity": v0, "displacement": u}, each
+        A model from [moving, fixed], each (N, *shape, 1) in [0, 1], or from [fine_velocity (N, *shape, d),
+        coarse_velocity (N, *ceil(shape / downsampling), d)], to {"velocity": v0, "displacement": u}, each
         (N, *shape, d) in voxels: moved(x) = moving(x + u(x)). Of a sampled velocity "mean" and "log_variance" as
         well. Velocities are on the padded grid of half size where `velocity_size` is half, in its voxels.
     Raises:
@@ -65,34 +86,65 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     shape = tuple(int(n) for n in shape)
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")
+    if config.multiscale:
+        return _merging_network(config, shape, inverse)
     moving = keras.Input((*shape, 1), name="moving")
     fixed = keras.Input((*shape, 1), name="fixed")
     images = layers.Concatenate(name="pair")([moving, fixed])
 
     half = config.velocity_size == "half"
-    stride = 2 ** len(config.encoder)
-    extra = [(0, -n % stride) for n in shape]
+    extra = [(0, -n % config.stride) for n in shape]
     padded = any(after for _, after in extra)
     pad = layers.ZeroPadding2D if config.ndim == 2 else layers.ZeroPadding3D
-    crop = layers.Cropping2D if config.ndim == 2 else layers.Cropping3D
+    crop = _cropping(config.ndim)
     v0 = initial_velocity(pad(extra, name="pad")(images) if padded else images, config)
     if padded and not half:
         v0 = v0.map(crop(extra, name="crop"))
 
-    steps = _velocities(v0.value, config)
-
-    def displacement(fields: list[Tensor], name: str) -> Tensor:
-        u = Integrate(config.integrator, config.scheme, config.substeps, config.squarings, name=name)(fields)
-        if half:
-            u = DoubleField()(u)
+    def to_full_size(u: Tensor) -> Tensor:
+        u = EnlargeField()(u) if half else u
         return crop(extra)(u) if half and padded else u
 
-    outputs = {"velocity": v0.value, "displacement": displacement(steps, "integrate")}
-    if inverse:
-        outputs["inverse"] = displacement([layers.Rescaling(-1.0)(v) for v in reversed(steps)], "integrate_back")
+    outputs = _integrated(v0.value, config, inverse, to_full_size)
     if v0.mean is not None:
         outputs |= {"mean": v0.mean, "log_variance": v0.log_variance}
     return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
+
+
+def _merging_network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool) -> keras.Model:
+    """Phase 2: both branches' velocities -> a convolution -> residual blocks (Joshi & Hong 2023, Fig. 2)."""
+    factor, ndim = config.downsampling, config.ndim
+    small = [-(-n // factor) for n in shape]
+    fine = keras.Input((*shape, ndim), name="fine_velocity")
+    coarse = keras.Input((*small, ndim), name="coarse_velocity")
+    extra = [(0, factor * m - n) for m, n in zip(small, shape, strict=True)]
+    enlarged = EnlargeField(factor, name="enlarge")(coarse)
+    if any(after for _, after in extra):
+        enlarged = _cropping(ndim)(extra, name="crop")(enlarged)
+    convolution = layers.Conv2D if ndim == 2 else layers.Conv3D
+    merge = convolution(ndim, 3, padding="same", use_bias=False, kernel_initializer=MeanOfFields(), name="merge")
+    v0 = merge(layers.Concatenate(name="velocities")([fine, enlarged]))
+    outputs = _integrated(v0, config, inverse, lambda u: u)
+    return keras.Model([fine, coarse], outputs, name=config.network.replace("-", "_"))
+
+
+def _cropping(ndim: int) -> Any:
+    return layers.Cropping2D if ndim == 2 else layers.Cropping3D
+
+
+def _integrated(
+    v0: Tensor, config: NetworkConfig, inverse: bool, finish: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """The outputs that follow from an initial velocity."""
+    steps = _velocities(v0, config)
+
+    def displacement(fields: list[Tensor], name: str) -> Tensor:
+        return finish(Integrate(config.integrator, config.scheme, config.substeps, config.squarings, name=name)(fields))
+
+    outputs = {"velocity": v0, "displacement": displacement(steps, "integrate")}
+    if inverse:
+        outputs["inverse"] = displacement([layers.Rescaling(-1.0)(v) for v in reversed(steps)], "integrate_back")
+    return outputs
 
 
 def _velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:

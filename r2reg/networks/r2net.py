@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import layers, ops
 
 from r2reg.config import NetworkConfig
@@ -47,7 +48,7 @@ def velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
     in as many steps as there are blocks.
     """
     make = lambda name: ResidualBlock(config.ndim, config.residual_scale, config.spectral_norm, name=name)  # noqa: E731
-    if config.network == "nsvf-r2net":
+    if not config.stationary:
         states = [v0]
         for k in range(config.blocks):
             states.append(make(f"block{k + 1}")(states[-1]))
@@ -59,3 +60,10 @@ def velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
     for _ in range(config.blocks):
         state = block(state)
     return [state]
+
+
+def copy_blocks(source: keras.Model, target: keras.Model) -> None:
+    """Give a network the residual blocks' weights of another of the same settings."""
+    for layer in source.layers:
+        if isinstance(layer, ResidualBlock):
+            target.get_layer(layer.name).set_weights(layer.get_weights())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
 
-from r2reg.config import NetworkConfig
+from r2reg.config import Branch, NetworkConfig
 from r2reg.errors import ConfigError, ModelError
 from r2reg.io.files import atomic_path, sha256
 from r2reg.networks.build import build_network
@@ -29,11 +30,26 @@ class SavedModel:
     folder: Path
     network: NetworkConfig
     details: dict[str, Any]
+    branches: dict[Branch, SavedModel] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
-        """Of the weights file, hexadecimal."""
-        return sha256(self.folder / WEIGHTS_FILE)
+        """Of the weights file, hexadecimal; of a multi-scale network's three, the digest of their digests."""
+        own = sha256(self.folder / WEIGHTS_FILE)
+        if not self.branches:
+            return own
+        digests = [own, *(branch.sha256 for branch in self.branches.values())]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Read the weights, which fit every shape.
+
+        Raises:
+            ModelError: as `build`.
+        """
+        self.build((self.network.stride,) * self.network.ndim)
+        for branch in self.branches.values():
+            branch.check()
 
     def build(self, shape: Sequence[int]) -> keras.Model:
         """The network for images of a shape, with the saved weights.
@@ -88,9 +104,24 @@ def load_model(folder: Path | str) -> SavedModel:
     if version != SCHEMA_VERSION:
         raise ModelError(f"{folder / CONFIG_FILE}: has schema_version {version}, this r2reg reads {SCHEMA_VERSION}")
     try:
-        return SavedModel(folder, NetworkConfig.from_dict(network), content)
+        config = NetworkConfig.from_dict(network)
     except (ConfigError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error}") from None
+    return SavedModel(folder, config, content, load_branches(folder, config))
+
+
+def load_branches(folder: Path, config: NetworkConfig) -> dict[Branch, SavedModel]:
+    """The branches in a multi-scale network's folder; none of another network.
+
+    Raises:
+        ModelError: as `load_model`, or a branch that belongs to another network.
+    """
+    branches: dict[Branch, SavedModel] = {}
+    for name in get_args(Branch) if config.multiscale else ():
+        branches[name] = load_model(folder / name)
+        if branches[name].network != config.branch(name):
+            raise ModelError(f"{folder / name}: is not the {name} branch of {folder}; train the model again")
+    return branches
 
 
 def _check_weights_file(path: Path) -> None:

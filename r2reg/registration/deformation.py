@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +17,21 @@ from r2reg.flow.certificate import Certificate
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.io.images import Volume
-from r2reg.preprocessing.resolution import low_pass
+from r2reg.preprocessing.resolution import low_pass, low_pass_reach
 from r2reg.registration.clock import Clock
-from r2reg.registration.pair import Pair
+from r2reg.registration.pair import Pair, label_ids
 from r2reg.resampling import resample
+from r2reg.threads import in_threads
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
     from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
+Tensor = Any
 log = logging.getLogger("r2reg")
 
-BLUR_MARGIN = 8  # voxels around a label that its low-pass may reach
+VIEW_FACTOR = 4  # of fixed's spacing, where it is decided whether moving's view is cut
+CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -62,16 +65,36 @@ class Aligned:
         from r2reg.registration.refinement import LevelImages
 
         pair = self.pair
-        with ThreadPoolExecutor() as pool:  # SciPy's filters take one thread each
-            fixed = pool.submit(_tensor, self.fixed, pair.fixed.grid, grid, [])
-            moving = pool.submit(_tensor, self.moving, pair.moving.grid, grid, [self.affine])
+        sources = [(self.fixed, pair.fixed.grid, grid, []), (self.moving, pair.moving.grid, grid, [self.affine])]
+        fixed, moving = in_threads(lambda source: _tensor(*source), sources)  # SciPy's filters take one thread each
         return LevelImages(
             grid,
-            fixed.result(),
-            moving.result(),
+            fixed,
+            moving,
             pair.fixed_mask and _tensor(_weights(pair.fixed_mask), pair.fixed.grid, grid, []),
             pair.moving_mask and _tensor(_weights(pair.moving_mask), pair.moving.grid, grid, [self.affine]),
+            self._view(grid) if self.cut else None,
         )
+
+    @cached_property
+    def cut(self) -> bool:
+        """Whether fixed shows anatomy that lies outside moving's field of view."""
+        from r2reg.registration.refinement import level_grid
+
+        grid = level_grid(self.pair.fixed.grid, VIEW_FACTOR)
+        fixed = _on_grid(self.fixed, self.pair.fixed.grid, grid, [])
+        content = fixed > fixed.mean()
+        return bool((content & (self._seen(grid) < 0.5)).sum() > CUT_SHARE * content.sum())
+
+    def _seen(self, grid: Grid) -> np.ndarray:
+        """1 where moving was scanned, on a grid that the affine carries into it; 0 outside."""
+        moving = self.pair.moving.grid
+        return resample(Volume(np.ones(moving.shape, np.float32), moving), grid, [self.affine], "linear", 0.0)
+
+    def _view(self, grid: Grid) -> Tensor:
+        from keras import ops
+
+        return ops.convert_to_tensor(self._seen(grid)[None, ..., None])
 
     def labels_on(self, grid: Grid) -> LevelImages:
         """One channel per label that both maps hold, low-passed where the grid is coarser."""
@@ -95,8 +118,7 @@ def guiding_labels(pair: Pair) -> tuple[Volume, Volume]:
 
 def common_labels(a: Volume, b: Volume) -> np.ndarray:
     """The ids, but for 0, that both maps hold."""
-    common = np.intersect1d(np.unique(a.array), np.unique(b.array))
-    return common[common != 0]
+    return np.array(sorted(label_ids(a.array) & label_ids(b.array)))
 
 
 def _channels(labels: Volume, ids: np.ndarray, grid: Grid, transforms: list[Affine]) -> Any:
@@ -104,9 +126,10 @@ def _channels(labels: Volume, ids: np.ndarray, grid: Grid, transforms: list[Affi
     from scipy.ndimage import find_objects
 
     boxes = find_objects(np.searchsorted(ids, labels.array, side="right") * np.isin(labels.array, ids))
+    margin = np.ceil(low_pass_reach(labels.grid, grid)).astype(int) + 1
     channels = []
     for label, box in zip(ids, boxes, strict=True):
-        wide = tuple(slice(max(part.start - BLUR_MARGIN, 0), part.stop + BLUR_MARGIN) for part in box)
+        wide = tuple(slice(max(part.start - n, 0), part.stop + n) for part, n in zip(box, margin, strict=True))
         affine = labels.grid.affine.copy()
         affine[:-1, -1] = labels.grid.index_to_ras(np.array([part.start for part in wide], dtype=np.float64))
         array = (labels.array[wide] == label).astype(np.float32)
@@ -118,11 +141,15 @@ def _weights(mask: Volume) -> np.ndarray:
     return mask.array.astype(np.float32)
 
 
-def _tensor(array: np.ndarray, source: Grid, target: Grid, transforms: list[Affine]) -> Any:
+def _tensor(array: np.ndarray, source: Grid, target: Grid, transforms: list[Affine]) -> Tensor:
     from keras import ops
 
-    moved = resample(Volume(low_pass(array, source, target), source), target, transforms, "linear", 0.0)
-    return ops.convert_to_tensor(moved.astype("float32")[None, ..., None])
+    return ops.convert_to_tensor(_on_grid(array, source, target, transforms)[None, ..., None])
+
+
+def _on_grid(array: np.ndarray, source: Grid, target: Grid, transforms: list[Affine]) -> np.ndarray:
+    low = Volume(low_pass(array, source, target), source)
+    return resample(low, target, transforms, "linear", 0.0).astype(np.float32, copy=False)
 
 
 def find_deformation(aligned: Aligned, model: SavedModel | None, config: RegisterConfig, clock: Clock) -> Deformation:

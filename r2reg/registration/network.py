@@ -19,6 +19,7 @@ from r2reg.flow.jacobian import lipschitz_bound
 from r2reg.flow.smooth import gaussian
 from r2reg.geometry.grid import Grid
 from r2reg.metrics.deformation import deformation_metrics
+from r2reg.networks.branches import network_inputs
 from r2reg.networks.build import velocity_model
 from r2reg.networks.saving import SavedModel
 from r2reg.registration.refinement import LevelImages
@@ -52,12 +53,12 @@ def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
         images: the pair on the network's grid.
     """
     network = model.build(images.grid.shape)
-    pair = [ops.convert_to_numpy(image) for image in (images.moving, images.fixed)]
+    inputs = network_inputs(model, *(ops.convert_to_numpy(image) for image in (images.moving, images.fixed)))
     if model.network.integrator != "flow" or model.network.velocity_size == "half":
-        displacement = _run(network, pair)["displacement"]
+        displacement = _run(network, inputs)["displacement"]
         return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))
-    velocities = _run(velocity_model(network), pair)
-    if model.network.network != "nsvf-r2net":
+    velocities = _run(velocity_model(network), inputs)
+    if model.network.stationary:
         velocities = [velocities[0]] * len(velocities)
     return integrate_safely(velocities, model.network.scheme, model.network.substeps)
 
@@ -89,10 +90,10 @@ def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Di
     return Diffeomorphism(displacement, backward_flow(steps, scheme, taken), Certificate(len(steps) * taken, bound))
 
 
-def _run(network: Any, pair: list[np.ndarray]) -> Any:
+def _run(network: Any, inputs: list[np.ndarray]) -> Any:
     """One forward pass as a compiled graph, whose buffers are freed on the way, without XLA on a CPU."""
     network.compile(jit_compile=backend.jit_compile())
-    outputs = network.predict_on_batch(pair)
+    outputs = network.predict_on_batch(inputs)
     as_tensor = ops.convert_to_tensor
     if isinstance(outputs, dict):
         return {name: as_tensor(value) for name, value in outputs.items()}

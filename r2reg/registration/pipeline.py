@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from r2reg.config import RegisterConfig, check_choice
+from r2reg.config import RegisterConfig
 from r2reg.errors import ConfigError, RegistrationError
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.reference import full_jacobian_determinant
@@ -49,17 +49,14 @@ def register(
     """Register a pair.
 
     Args:
-        start: what must run before the backend is used, such as its start. It runs while the affine is searched for,
-            so the clock's `affine` lasts until both are done.
+        start: what must run before the backend is used, such as its start. It runs while the affine is searched for.
     Returns:
         The result; its `metrics` hold scores, deformation, model, and the seconds of the stages so far.
     Raises:
         RegistrationError, ModelError, ImageError, ConfigError: one line each, see the stages.
     """
     clock = Clock() if clock is None else clock
-    check_init(config.init)
-    if "labels" in config.guide:
-        guiding_labels(pair)
+    check_request(pair, config)
     with short_turns(), cancelling_pool(AT_ONCE) as aside:
         with clock.stage("affine"):
             searching = aside.submit(find_affine, pair, config)
@@ -68,6 +65,7 @@ def register(
             model = load_fitting_model(pair, config)
             moving, fixed = _normalise(pair, config)
             affine = searching.result()
+        with clock.stage("compile"):
             wait(rehearsed[:1])  # for what comes first; the rest is compiled beside it
         found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
     warp, grid = found.warp, pair.fixed.grid
@@ -95,14 +93,57 @@ def register(
     )
 
 
+def check_request(pair: Pair, config: RegisterConfig) -> None:
+    """Whether a pair can be registered as asked, as far as can be told before the work.
+
+    Raises:
+        RegistrationError, ConfigError, TransformError: one line each.
+    """
+    check_init(config.init)
+    if "labels" in config.guide:
+        guiding_labels(pair)
+    refined = config.transform == "flow" and config.refine != "none"
+    least, what = (3, "a refinement") if refined else (2, "a Jacobian")
+    shape = pair.fixed.grid.shape
+    if min(shape) < least:
+        raise RegistrationError(
+            f"{pair.fixed.path}: has {' x '.join(map(str, shape))} voxels, {what} needs {least} along each axis; "
+            "save one slice as a 2-D image"
+        )
+    if config.init not in get_args(Init):
+        given_affine(pair, config.init)
+    elif config.init == "none":
+        check_overlap(pair.fixed.grid, pair.moving.grid, np.eye(len(shape) + 1), *_masks(pair))
+
+
+def given_affine(pair: Pair, path: str) -> Affine:
+    """The affine of a file, which is used as it is.
+
+    Raises:
+        TransformError, RegistrationError: it is no affine, or leaves nothing to compare.
+    """
+    affine = read_affine(path)
+    if affine.ndim != pair.fixed.grid.ndim:
+        raise RegistrationError(
+            f"{path}: is {affine.ndim}-D, the images are {pair.fixed.grid.ndim}-D; give --init one of their dimension"
+        )
+    if not views_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix):
+        raise RegistrationError(f"{path}: carries fixed out of moving's view; check its direction")
+    check_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix, *_masks(pair), f"by {path}")
+    return affine
+
+
+def _masks(pair: Pair) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Fixed's and moving's."""
+    fixed, moving = pair.fixed_mask, pair.moving_mask
+    return fixed.array if fixed else None, moving.array if moving else None
+
+
 def check_init(init: str) -> None:
     """Raise ConfigError unless init is a way to find the affine, or an existing file."""
     if init not in get_args(Init) and not Path(init).is_file():
-        if Path(init).suffix:
-            raise ConfigError(
-                f"{init}: no such file; give --init a transform file or none, com, moments, rigid, affine"
-            )
-        check_choice("init", init, Init)
+        ways = ", ".join(get_args(Init))
+        raise ConfigError(f"{init}: no such file; give --init a transform file or one of {ways}")
 
 
 def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -115,16 +156,9 @@ def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarr
 
 def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
     """The affine that --init asks for: searched, or read from a file and used as it is."""
-    fixed_mask = pair.fixed_mask.array if pair.fixed_mask else None
-    moving_mask = pair.moving_mask.array if pair.moving_mask else None
     if config.init not in get_args(Init):
-        affine = read_affine(config.init)
-        if affine.ndim != pair.fixed.grid.ndim:
-            raise RegistrationError(f"{config.init}: is {affine.ndim}-D, the images are {pair.fixed.grid.ndim}-D")
-        if not views_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix):
-            raise RegistrationError(f"{config.init}: carries fixed out of moving's view; check its direction")
-        check_overlap(pair.fixed.grid, pair.moving.grid, affine.matrix, fixed_mask, moving_mask, f"by {config.init}")
-        return affine
+        return read_affine(config.init)
+    fixed_mask, moving_mask = _masks(pair)
     return initial_affine(
         pair.fixed,
         pair.moving,
@@ -146,7 +180,7 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
 
     model = load_model(config.model)
     network_grid(model, pair.fixed.grid)
-    model.build((2 ** len(model.network.encoder),) * model.network.ndim)  # the weights fit every shape
+    model.check()
     return model
 
 

@@ -21,7 +21,7 @@ from r2reg.flow import backend
 from r2reg.flow.diffeomorphism import Diffeomorphism, advance, follow, identity, resampled
 from r2reg.flow.jacobian import central_gradient
 from r2reg.flow.relaxation import relaxation
-from r2reg.flow.smooth import gaussian
+from r2reg.flow.smooth import box_mean, gaussian
 from r2reg.flow.warp import affine_coordinates, compose, sample, warp
 from r2reg.geometry.grid import Grid, index_map
 from r2reg.losses.steering import Steering
@@ -36,6 +36,7 @@ RELAXATION = 0.04  # of a step, in units of time; the higher, the smoother the m
 PLATEAU_STEPS = 10  # a level ends when so many steps have brought less than
 PLATEAU_GAIN = 0.01  # this share of what the level has gained so far
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
+WHOLE = 0.999  # share of a window that lies in moving's view, but for rounding
 FEWEST_VOXELS = 8  # along an axis of a coarse level
 
 
@@ -57,9 +58,9 @@ PRESETS: dict[RefinePreset, tuple[Level, ...]] = {
 
 
 def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
-    """The levels of a preset; a number n means default's with n steps at full size."""
+    """The levels of a preset; a number n means default's with n steps at full size, 0 the coarser levels alone."""
     if isinstance(refine, int):
-        return (*PRESETS["default"][:-1], Level(1, refine)) if refine else ()
+        return (*PRESETS["default"][:-1], Level(1, refine)) if refine else PRESETS["default"][:-1]
     return PRESETS[refine]
 
 
@@ -98,6 +99,7 @@ class LevelImages:
     Attributes:
         fixed, moving: intensities in [0, 1], or one channel per label.
         mask, moving_mask: (1, *grid, 1) in [0, 1], where the similarity looks; both must say so where both are given.
+        view: (1, *grid, 1), 1 in moving's field of view; None: it holds all that fixed shows.
     """
 
     grid: Grid
@@ -105,6 +107,7 @@ class LevelImages:
     moving: Tensor
     mask: Tensor | None = None
     moving_mask: Tensor | None = None
+    view: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -133,16 +136,13 @@ def refine(
 
     Args:
         terms: what to be driven by, all with one weight.
-        full: the finest grid.
+        full: the finest grid, 3 voxels or more along each axis.
         levels: see PRESETS; at least one.
         start: the map to go on from; None: the identity.
         progress: called with one line per level.
     Raises:
-        RegistrationError: fewer than 3 voxels along an axis, masks that do not meet, or intensities without a finite
-            gradient.
+        RegistrationError: masks that do not meet, or intensities without a finite gradient.
     """
-    if min(full.shape) < 3:
-        raise RegistrationError(f"fixed has {full.shape} voxels; refinement needs 3 along each axis, or --refine none")
     increment = None
     for level in levels:
         grid = level_grid(full, level.factor)
@@ -165,19 +165,19 @@ def _run_level(
     """At most so many steps, fewer where they no longer pay; the map and the number of steps taken."""
     values: list[float] = []
     pace = 1.0
-    for _ in range(steps):
+    for taken in range(steps):
         displacement = phi.displacement if base is None else compose(base, phi.displacement)
         directions = [driver.direction(displacement) for driver in drivers]
         values.append(sum(value for value, _ in directions))
         if all(direction is None for _, direction in directions) or on_plateau(values):
-            break
+            return phi, taken
         worse = len(values) > 1 and values[-1] > values[-2]
         pace = SLOWER * pace if worse else min(FASTER * pace, 1.0)
         share = STEP / len(drivers)
         velocity = sum(share * direction for _, direction in directions if direction is not None)
         relaxing, room = relaxation(phi.displacement)
         phi = advance(phi, pace * (room * velocity + RELAXATION * relaxing))
-    return phi, len(values)
+    return phi, steps
 
 
 def on_plateau(values: list[float]) -> bool:
@@ -185,7 +185,7 @@ def on_plateau(values: list[float]) -> bool:
     if len(values) <= PLATEAU_STEPS:
         return False
     before, now = min(values[:-PLATEAU_STEPS]), min(values)
-    return before - now < PLATEAU_GAIN * (values[0] - now)
+    return before - now <= PLATEAU_GAIN * (values[0] - now)
 
 
 class Driver:
@@ -203,8 +203,14 @@ class Driver:
         self.moving = features(images.moving)
         self.prepared = term.steering.prepare(features(images.fixed), self.moving)
         self.slope = term.steering.slope
-        self.mask, self.moving_mask = images.mask, images.moving_mask
-        if _is_empty(self._weight(ops.zeros((1, *own.shape, own.ndim)))):
+        self.mask, self.moving_mask, self.view = images.mask, images.moving_mask, images.view
+        self.reach = term.steering.reach + 1  # and one for the moved image's gradient
+        # The force is a gradient per voxel and moves by voxels: in mm, both shrink with the square of the spacing.
+        self.by_axis = tuple(float(share) for share in (own.spacing.min() / own.spacing) ** 2)
+        still = ops.zeros((1, *own.shape, own.ndim))
+        while self.reach and self.view is not None and _is_empty(self._weight(still)):
+            self.reach -= 1  # a view thinner than the windows
+        if _is_empty(self._weight(still)):
             raise RegistrationError(
                 "the masks of moving and fixed do not overlap after the affine; check the masks, or give another --init"
             )
@@ -219,41 +225,51 @@ class Driver:
             displacement = carry_displacement(displacement, self.grid, self.own)
         moved = warp(self.moving, displacement)
         value, by_moved = self.slope(self.prepared, moved, self._weight(displacement))
-        strongest, velocity = smoothed_force(by_moved, moved)
+        strongest, velocity = smoothed_force(by_moved, moved, self.by_axis)
         if not np.isfinite(strongest):
             raise RegistrationError("the similarity of the images has no finite gradient; check their intensities")
         if strongest < SMALLEST_FORCE:
             return float(value), None
-        velocity = velocity / _longest(velocity)
-        return float(value), velocity if self.own == self.grid else sample(
-            velocity, affine_coordinates(index_map(self.grid, self.own), self.grid.shape)
-        )
+        if self.own != self.grid:
+            velocity = carry_displacement(velocity, self.own, self.grid)
+        return float(value), velocity / _longest(velocity)
 
     def _weight(self, displacement: Tensor) -> Tensor | None:
-        if self.moving_mask is None:
-            return self.mask
-        moved = warp(self.moving_mask, displacement)
-        return moved if self.mask is None else moved * self.mask
+        """Where the similarity looks: in both masks, and where all that it takes in lies in moving's view."""
+        weight = self.mask
+        if self.moving_mask is not None:
+            weight = _product(weight, warp(self.moving_mask, displacement))
+        if self.view is not None:
+            share = box_mean(warp(self.view, displacement), radius=self.reach)
+            weight = _product(weight, ops.cast(share > WHOLE, share.dtype))
+        return weight
 
 
-def smoothed_force(by_moved: Tensor, moved: Tensor) -> tuple[float, Tensor]:
+def _product(weight: Tensor | None, other: Tensor) -> Tensor:
+    return other if weight is None else weight * other
+
+
+def smoothed_force(by_moved: Tensor, moved: Tensor, by_axis: tuple[float, ...]) -> tuple[float, Tensor]:
     """The strongest force, and the Gaussian-smoothed direction in which the loss falls.
 
     The loss changes by (dL/dmoved) . grad(moved) v under moved <- moved o (id + v).
 
     Args:
         by_moved: dL/dmoved, (1, *S, C). moved: (1, *S, C).
+        by_axis: what the force's components are multiplied by.
     Returns:
         The largest |force|, and (1, *S, d), in arbitrary units.
     """
-    strongest, force = _limited_force(by_moved, moved)
+    strongest, force = _limited_force(by_moved, moved, by_axis=by_axis)
     return float(strongest), gaussian(force, sigma=UPDATE_SIGMA)
 
 
-@backend.accelerate()
-def _limited_force(by_moved: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+@backend.accelerate("by_axis")
+def _limited_force(by_moved: Tensor, moved: Tensor, *, by_axis: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     ndim = len(moved.shape) - 2
     interior = -ops.sum(_interior(by_moved)[..., None] * central_gradient(moved), axis=-2)
+    if any(share != 1 for share in by_axis):
+        interior = interior * ops.convert_to_tensor(by_axis, interior.dtype)
     size = ops.sqrt(ops.sum(interior * interior, axis=-1, keepdims=True))
     acting = ops.maximum(ops.sum(ops.cast(size > 0, size.dtype)), 1.0)
     limit = STRONG_FORCE * ops.sqrt(ops.sum(size * size) / acting)

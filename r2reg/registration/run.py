@@ -15,18 +15,20 @@ from r2reg.config import RegisterConfig
 from r2reg.geometry.grid import Grid
 from r2reg.io.files import content_sha256
 from r2reg.preprocessing.affine.initial import Init
+from r2reg.registration.clock import Clock
 from r2reg.registration.pair import read_pair
-from r2reg.registration.pipeline import Clock, check_init, load_fitting_model, peak_memory_bytes, register
+from r2reg.registration.pipeline import check_init, check_request, load_fitting_model, peak_memory_bytes, register
 from r2reg.registration.writing import check_folder, staging, write_metrics, write_result
 from r2reg.startup import start_backend, versions
 from r2reg.threads import processors, set_threads
 
 log = logging.getLogger("r2reg")
 
-# Peak bytes per voxel of each stage's grid, measured on a CPU with TensorFlow 2.21 at 160x192x224 and rounded up.
-PROCESS_BYTES = 700e6
+# Peak bytes of the process, and per voxel of each stage's grid: measured on a CPU with TensorFlow 2.21 from 64x80x80
+# (1.3 GB) over 160x192x224 (4.4) to 256^3 (7.6), and rounded up.
+PROCESS_BYTES = 1.2e9
 NETWORK_BYTES_PER_VOXEL = 450
-FIELD_BYTES_PER_VOXEL = 300
+FIELD_BYTES_PER_VOXEL = 240
 
 
 def register_files(
@@ -110,6 +112,7 @@ def plan(
     check_init(config.init)
     check_folder(Path(folder), overwrite)
     pair = read_pair(moving, fixed, **(optional or {}))
+    check_request(pair, config)
     full = pair.fixed.grid.canonical()
     stages: list[dict[str, Any]] = [{"stage": "affine", "init": config.init}]
     network_voxels = 0

@@ -6,14 +6,18 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2reg.config import TrainConfig
 from r2reg.training.dataset import Dataset
 from r2reg.training.synthesis import compact, draw, paint
+from r2reg.training.views import Batch, View, Whole
 
-Batch = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from r2reg.networks.branches import Branches
+
 POINTS = 4096  # of an item, where the flow's inverse consistency is looked at
 AHEAD = 2  # batches waiting per worker: hides the odd slow one, and bounds the memory
 VALIDATION_STREAM = 2**32 - 1  # a step number that no training reaches: the random stream of validation pairs
@@ -26,11 +30,19 @@ class Batches:
     0 or 1 + the place in the dataset's label_ids, where labels are wanted; mask (N, *S, 1) float32, the fixed
     image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or _domain:
     data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole grid.
+
+    Args:
+        view: what is seen of a pair, all of it unless given.
+        branches: trained branches, whose velocities a batch then holds as well.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+    def __init__(
+        self, dataset: Dataset, config: TrainConfig, view: View | None = None, branches: Branches | None = None
+    ) -> None:
         self.dataset = dataset
         self.config = config
+        self.view = view or Whole(dataset.shape)
+        self.branches = branches
         self.masked = any(item.mask is not None for item in dataset.items)
 
     def pairs(self, step: int) -> list[tuple[int, int]]:
@@ -61,7 +73,8 @@ class Batches:
         return self._stack([self._pair(moving, fixed, rng, labelled)])
 
     def _stack(self, pairs: list[Batch]) -> Batch:
-        return {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
+        batch = {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
+        return batch | self.branches(batch["moving"], batch["fixed"]) if self.branches else batch
 
     def _pair(self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool) -> Batch:
         items, ids = self.dataset.items, self.dataset.label_ids
@@ -74,10 +87,11 @@ class Batches:
             mask = items[fixed].load("mask")
             ones = np.ones((*self.dataset.shape, 1), np.float32)
             pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
+        pair = self.view(pair, rng)
         if self.config.loss_weights["flow_consistency_data"] > 0:
-            pair["data_points"] = _points_of_data(images[1], rng)
+            pair["data_points"] = _points_of_data(pair["fixed"][..., 0], rng)
         if self.config.loss_weights["flow_consistency_domain"] > 0:
-            last = np.array(self.dataset.shape, np.float32) - 1
+            last = np.array(self.view.shape, np.float32) - 1
             pair["domain_points"] = rng.random((POINTS, len(last)), np.float32) * last
         return pair
 

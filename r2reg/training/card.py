@@ -45,17 +45,22 @@ def write_card(
     path: Path,
     config: TrainConfig,
     dataset: Dataset,
+    seen: tuple[int, ...],
     best: dict[str, float],
     sha256: str,
     versions: dict[str, str],
 ) -> None:
-    """What the model is, what it was trained on, how good it is and how to use it, in Markdown."""
+    """What the model is, what it was trained on, how good it is and how to use it, in Markdown.
+
+    Args:
+        seen: shape of what one forward pass sees.
+    """
     held_out = "held-out" if dataset.held_out else "**not held out: the training pairs themselves**"
     painted = " painted from label maps" if config.synthesis == "labels" else ""
     scores = "\n".join(f"| {name} | {value:.5g} |" for name, value in best.items())
     used = ", ".join(f"{k} {v}" for k, v in versions.items())
-    shape = " x ".join(map(str, dataset.shape))
-    spacing = " x ".join(f"{s:g}" for s in dataset.spacing)
+    shape = " x ".join(map(str, seen))
+    spacing = " x ".join(f"{s:g}" for s in config.model.spacing)
     text = f"""# {config.model.network}
 
 A registration network trained with r2reg. Use it with

@@ -151,7 +151,7 @@ def _grid(loaded: Loaded, config: TrainConfig) -> Grid:
         foreground(loaded, config),
         config.model.spacing,
         config.shape,
-        2 ** len(config.model.encoder),
+        config.model.stride,
         # Whole-head label maps are mostly air and skull, which are not painted. Heads that are not aligned
         # may lie anywhere, so then everything is kept.
         crop=config.synthesis == "labels" and config.align == "affine",

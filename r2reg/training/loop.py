@@ -8,11 +8,11 @@ import logging
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from r2reg.config import TrainConfig
+from r2reg.config import Branch, TrainConfig
 from r2reg.errors import TrainingError
 from r2reg.io.files import first_missing
 from r2reg.startup import start_backend, versions
@@ -24,9 +24,12 @@ from r2reg.training.dataset import Dataset, make_dataset, read_table
 from r2reg.training.folder import BOARD, CACHE, CARD, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
 from r2reg.training.progress import Stop, show_progress
 from r2reg.training.validation import validate
+from r2reg.training.views import view_of
 
 if TYPE_CHECKING:
     import keras
+
+    from r2reg.networks.branches import Branches
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ def train(
 
     The run folder gets config.json and model.weights.h5 (best on validation), last.ckpt, history.csv,
     tensorboard/, README.md, and cache/ with the prepared images. SIGINT and SIGTERM end the current step,
-    save last.ckpt and raise.
+    save last.ckpt and raise. Of a multi-scale network the branches are trained first (phase 1), each like a network
+    of its own in a folder of its name and for as many steps; once phase 2 has begun, they stay as they are.
 
     Args:
         table: a cohort or pairs CSV (see `r2reg.io.tables`).
@@ -63,7 +67,8 @@ def train(
     table, run = Path(table), Path(run)
     rows = read_table(table, config)
     made = first_missing(run)
-    open_run(run, resume=resume, overwrite=overwrite)
+    branches: tuple[Branch, ...] = get_args(Branch) if config.model.multiscale else ()
+    open_run(run, *branches, resume=resume, overwrite=overwrite)
     try:
         dataset, config = make_dataset(rows, config, run / CACHE)
         start_backend(config.device, config.threads, config.deterministic, config.seed)
@@ -74,26 +79,57 @@ def train(
             remove_if_empty(run / CACHE, run)
         raise
     if overwrite:
-        clear_run(run)
+        clear_run(run, *branches)
+    if not (run / CHECKPOINT).is_file():
+        for branch in branches:
+            log.info("phase 1, branch %s", branch)
+            Run(run / branch, config, dataset, branch).go()
+    if branches:
+        log.info("phase 2")
     return Run(run, config, dataset).go()
 
 
 class Run:
-    """One training in its folder: the network, its trainer, and where it stands."""
+    """One training in its folder: the network, its trainer, and where it stands.
 
-    def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+    Args:
+        branch: train this part of the configuration's multi-scale network.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset, branch: Branch | None = None) -> None:
         from r2reg.networks.build import build_network
         from r2reg.training.trainer import make_trainer, needs_inverse
 
+        view = view_of(branch, dataset.shape, config.model)
+        if branch:
+            folder.mkdir(exist_ok=True)
+            config = replace(config, model=config.model.branch(branch))
         self.folder, self.config, self.dataset = folder, config, dataset
-        self.network: keras.Model = build_network(config.model, dataset.shape, inverse=needs_inverse(config))
-        self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
-        self.batches = Batches(dataset, config)
+        self.network: keras.Model = build_network(config.model, view.shape, inverse=needs_inverse(config))
+        self.shape = view.shape
         self.identity = identity(config, fingerprint(dataset))
+        branches = None
+        if config.model.multiscale:
+            branches = self.load_branches()
+        self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
+        self.batches = Batches(dataset, config, view, branches)
         self.state = State()
         if (folder / CHECKPOINT).is_file():
             self.state = load_checkpoint(folder / CHECKPOINT, self.trainer, self.identity)
             log.info("going on from step %d", self.state.step)
+
+    def load_branches(self) -> Branches:
+        """The branches of phase 1, whose residual blocks phase 2 begins with."""
+        from r2reg.networks.branches import Branches
+        from r2reg.networks.r2net import copy_blocks
+        from r2reg.networks.saving import SavedModel, load_branches
+
+        config = self.config.model
+        saved = SavedModel(self.folder, config, {}, load_branches(self.folder, config))
+        self.identity |= {f"{name} branch": branch.sha256 for name, branch in saved.branches.items()}
+        branches = Branches(saved, self.dataset.shape)
+        copy_blocks(saved.branches["chunk"].build((config.stride,) * config.ndim), self.network)
+        return branches
 
     @property
     def total(self) -> int:
@@ -197,8 +233,8 @@ class Run:
                 "training_pairs": len(self.dataset.training),
                 "validation_pairs": len(self.dataset.validation),
                 "held_out": self.dataset.held_out,
-                "shape": self.dataset.shape,
-                "spacing": self.dataset.spacing,
+                "shape": self.shape,
+                "spacing": self.config.model.spacing,
                 "labels": self.dataset.label_ids,
             },
             "best": {"step": self.state.step, **values},
@@ -207,7 +243,7 @@ class Run:
         save_model(self.folder, self.network, self.config.model, details)
         digest = sha256(self.folder / WEIGHTS)
         best = {"step": self.state.step, **values}
-        write_card(self.folder / CARD, self.config, self.dataset, best, digest, self.versions())
+        write_card(self.folder / CARD, self.config, self.dataset, self.shape, best, digest, self.versions())
 
     @staticmethod
     def versions() -> dict[str, str]:

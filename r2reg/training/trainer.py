@@ -108,10 +108,11 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
         def __init__(self) -> None:
             super().__init__(name="trainer")
             self.network = network
+            self.input_names = [tensor.name for tensor in network.inputs]
             self.trackers = [keras.metrics.Mean(name) for name in names]
 
         def call(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            outputs = dict(self.network([batch["moving"], batch["fixed"]]))
+            outputs = dict(self.network([batch[name] for name in self.input_names]))
             if both:
                 outputs["backward"] = self.network([batch["fixed"], batch["moving"]])["displacement"]
             return outputs

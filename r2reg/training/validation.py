@@ -35,7 +35,7 @@ def validate(trainer: keras.Model, batches: Batches, config: TrainConfig) -> Val
     picture = None
     for number in range(len(batches.dataset.validation)):
         batch = batches.validation(number)
-        outputs = trainer.predict_on_batch({name: batch[name] for name in ("moving", "fixed")})
+        outputs = trainer.predict_on_batch({name: batch[name] for name in trainer.input_names})
         rows.append(_scores(batch, outputs, config, len(batches.dataset.label_ids)))
         if picture is None:
             picture = _picture(batch, outputs["displacement"])

@@ -1,10 +1,10 @@
-"""Double size against voxel geometry."""
+"""Finer grids against voxel geometry."""
 
 import numpy as np
 import pytest
 from keras import ops
 
-from r2reg.flow.resize import double
+from r2reg.flow.resize import enlarge
 
 pytestmark = pytest.mark.backends
 
@@ -16,10 +16,12 @@ def centres(shape, step=1.0):
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (4, 6, 10)])
-def test_linear_fields_stay_where_they_are(shape):
-    fine, coarse = centres(shape), centres([n // 2 for n in shape], step=2.0)
-    doubled = ops.convert_to_numpy(double(ops.convert_to_tensor(coarse)))
-    inner = (slice(None), *(slice(1, -1) for _ in shape))
-    np.testing.assert_allclose(doubled[inner], fine[inner], atol=1e-6)
-    np.testing.assert_allclose(doubled.min(), coarse.min(), atol=1e-6)  # the edge value is held
-    np.testing.assert_allclose(doubled.max(), coarse.max(), atol=1e-6)
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_linear_fields_stay_where_they_are(shape, factor):
+    fine, coarse = centres([factor * n for n in shape]), centres(shape, step=float(factor))
+    enlarged = ops.convert_to_numpy(enlarge(ops.convert_to_tensor(coarse), factor))
+    assert enlarged.shape == fine.shape
+    inner = (slice(None), *(slice(factor - 1, 1 - factor or None) for _ in shape))
+    np.testing.assert_allclose(enlarged[inner], fine[inner], atol=1e-5)
+    np.testing.assert_allclose(enlarged.min(), coarse.min(), atol=1e-5)  # the edge value is held
+    np.testing.assert_allclose(enlarged.max(), coarse.max(), atol=1e-5)

@@ -11,7 +11,7 @@ from keras import ops
 from r2reg.config import NetworkConfig, Velocity
 from r2reg.errors import ConfigError, ModelError
 from r2reg.flow.integrate import flow, scaling_squaring
-from r2reg.flow.resize import double
+from r2reg.flow.resize import enlarge
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import compose
 from r2reg.networks.build import build_network, velocity_model
@@ -124,7 +124,7 @@ def test_vm_diff_is_scaling_and_squaring_of_its_velocity():
     decoder = conv(32, 32) + 2 * conv(32 + 32, 32) + conv(32 + 16, 32) + conv(32, 16)
     assert model.count_params() == encoder + decoder + (conv(16, 3) - 3) + conv(16, 3)
     out = model(pair((16, 16, 16)))
-    expected = 2 * ops.convert_to_numpy(double(scaling_squaring(out["velocity"], 7)))
+    expected = 2 * ops.convert_to_numpy(enlarge(scaling_squaring(out["velocity"], 7)))
     np.testing.assert_allclose(ops.convert_to_numpy(out["displacement"]), expected, atol=1e-5)
 
 

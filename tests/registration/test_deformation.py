@@ -60,6 +60,19 @@ def test_a_guide_needs_labels():
         RegisterConfig(guide=("masks",))
 
 
+@pytest.mark.parametrize(("shape", "cut"), [((40, 40), False), ((40, 30), True)])
+def test_a_cut_view_is_noticed(shape, cut):
+    """Fixed's content reaches to row 33; the lower corner of a turned background matters to nobody."""
+    image = np.zeros((40, 40), np.float32)
+    image[8:33, 8:33] = 1
+    fixed, moving = Volume(image, Grid(image.shape, np.eye(3))), Volume(image[:, : shape[1]], Grid(shape, np.eye(3)))
+    turn = np.array([[0.95, -0.3, 0], [0.3, 0.95, 0], [0, 0, 1]]) if not cut else np.eye(3)
+    turn[:2, 2] = 19.5 - turn[:2, :2] @ [19.5, 19.5]
+    aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(turn))
+    assert aligned.cut == cut
+    assert (aligned.images_on(fixed.grid).view is not None) == cut
+
+
 def test_rehearsing_changes_nothing():
     pair = square_pair(3)
     before, _ = deform(pair, guide=("labels",))

@@ -7,6 +7,7 @@ from keras import ops
 from r2reg.errors import RegistrationError
 from r2reg.flow import reference
 from r2reg.flow.diffeomorphism import Diffeomorphism
+from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import warp
 from r2reg.geometry.grid import Grid
 from r2reg.losses.steering import steering
@@ -117,11 +118,65 @@ def test_masks_that_do_not_meet_are_refused():
         refine([term("mse", image, image, **masks)], grid_of(shape), (Level(1, 1),))
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("similarity", ["mse", "lncc", "ngf", "mind"])
+def test_what_moving_does_not_show_pulls_nothing(similarity):
+    """Moving is fixed itself, cut off: the true map is the identity. The view's mask says so, 0 beyond does not."""
+    shape = (40, 40)
+    rng = np.random.default_rng(0)
+    image = ops.convert_to_numpy(gaussian(ops.convert_to_tensor(rng.random((1, *shape, 1), "float32")), sigma=1.5))
+    image = (image - image.min()) / (image.max() - image.min())
+    view = np.ones_like(image)
+    view[:, :12] = 0
+    fixed, moving, seen = (ops.convert_to_tensor(a) for a in (image, image * view, view))
+
+    def largest(view):
+        one = Term(steering(similarity), lambda grid: LevelImages(grid, fixed, moving, view=view))
+        found = refine([one], grid_of(shape), (Level(1, 15),))
+        return np.abs(ops.convert_to_numpy(found.phi.displacement)).max()
+
+    assert largest(None) > 2
+    assert largest(seen) < 0.4  # less than a step: some similarities of an image with itself are not quite flat
+
+
+@pytest.mark.backends
+def test_a_view_thinner_than_the_windows():
+    shape = (24, 24)
+    image = blob(shape, (12, 12))
+    view = np.zeros((1, *shape, 1), "float32")
+    view[:, 11:13] = 1
+    images = LevelImages(grid_of(shape), image, image, view=ops.convert_to_tensor(view))
+    driver = Driver(Term(steering("lncc"), lambda _: images), images.grid, images.grid)
+    assert driver.reach == 0
+
+
+@pytest.mark.backends
+def test_the_force_is_the_same_in_millimetres():
+    """A round blob in mm, shifted along both axes alike, on voxels of 1 x 3 mm: the first step is diagonal."""
+    grid = Grid((60, 20), np.diag([1.0, 3.0, 1.0]))
+
+    def round_blob(center):
+        places = grid.index_to_ras(reference.identity_points(grid.shape))
+        image = np.exp(-np.sum((places - np.array(center)) ** 2, axis=-1) / (2 * 8.0**2))
+        return ops.convert_to_tensor(image[None, ..., None].astype("float32"))
+
+    driver = Driver(term("mse", round_blob((30, 30)), round_blob((32, 32))), grid, grid)
+    _, direction = driver.direction(ops.zeros((1, *grid.shape, 2)))
+    mean = ops.convert_to_numpy(ops.mean(direction, axis=(0, 1, 2))) * grid.spacing
+    assert mean[1] / mean[0] == pytest.approx(1, abs=0.4)  # 9 by voxels
+
+
+def test_zero_steps_leave_the_coarser_levels():
+    assert levels_for(0) == PRESETS["default"][:-1]
+    assert levels_for("none") == ()
+
+
 def test_a_plateau_ends_a_level():
     falling = [1.0 / (1 + k) for k in range(PLATEAU_STEPS + 1)]
     assert not on_plateau(falling[:-1])
     assert not on_plateau(falling)
     assert on_plateau([1.0, 0.1, *[0.0999] * PLATEAU_STEPS])
+    assert on_plateau([1.0 + 0.1 * k for k in range(PLATEAU_STEPS + 1)])  # it only gets worse
 
 
 @pytest.mark.backends

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -59,6 +60,78 @@ def test_a_run_leaves_a_model_and_its_story(finished, cohort):
     assert content["best"]["step"] == result.best_step
     assert content["training"]["similarity"] == "mse"
     assert saved.sha256 in (run / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def multiscale(cohort, small_config, tmp_path_factory):
+    """A multi-scale run of two steps in each part, and its settings."""
+    run = tmp_path_factory.mktemp("multiscale") / "run"
+    small = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
+    config = small_config(model=NetworkConfig(network="ms-svf-r2net", **small), steps=2)
+    train(cohort, run, config)
+    return run, config
+
+
+@pytest.mark.backends
+def test_multiscale_trains_its_branches_then_merges_them(multiscale):
+    from r2reg.networks.branches import Branches, network_inputs
+    from r2reg.networks.saving import load_model
+
+    run, config = multiscale
+    saved = load_model(run)
+    assert saved.network == config.model
+    assert saved.branches["coarse"].network.spacing == (4.0, 4.0, 4.0)
+    pair = np.random.default_rng(0).random((2, 1, 16, 20, 18, 1), np.float32)
+    fine, coarse = network_inputs(saved, *pair)
+    assert (fine.shape, coarse.shape) == ((1, 16, 20, 18, 3), (1, 8, 10, 9, 3))
+    out = saved.build((16, 20, 18)).predict_on_batch([fine, coarse])
+    assert out["displacement"].shape == (1, 16, 20, 18, 3)
+
+    # Far from where chunks meet, the merged velocity is the chunk branch's own.
+    branches = Branches(saved, (16, 20, 18))
+    tile = branches.tiles[0]
+    chunk = saved.branches["chunk"].build([part.stop - part.start for part in tile])
+    alone = chunk.predict_on_batch([image[(slice(None), *tile)] for image in pair])["velocity"]
+    np.testing.assert_allclose(fine[0, :4, :4, :4], alone[0, :4, :4, :4], atol=1e-6)
+
+
+def test_multiscale_goes_on_where_it_stopped(multiscale, cohort, tmp_path, monkeypatch):
+    """Stopped in phase 2, and continued: the weights of the run that was never stopped, on the same branches."""
+    whole, config = multiscale
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for name in ("last.ckpt", "model.weights.h5"):
+        (run / name).unlink()
+    (run / "config.json").unlink()
+    with pytest.raises(OutputError, match=r"chunk/last.ckpt.*--resume"):
+        train(cohort, run, config)
+    step = loop.Run.step
+
+    def stop_after_one(self, batch):
+        loss = step(self, batch)
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(loop.Run, "step", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        train(cohort, run, config, resume=True)
+    monkeypatch.setattr(loop.Run, "step", step)
+    train(cohort, run, config, resume=True)
+    assert_same_weights(weights(run / "model.weights.h5"), weights(whole / "model.weights.h5"), atol=1e-6)
+
+
+def test_multiscale_without_a_branch(multiscale, tmp_path):
+    from r2reg.errors import ModelError
+    from r2reg.networks.saving import load_model
+
+    copy = tmp_path / "copy"
+    shutil.copytree(multiscale[0], copy)
+    shutil.rmtree(copy / "coarse")
+    with pytest.raises(ModelError, match=r"coarse.*holds no config"):
+        load_model(copy)
+    shutil.copytree(copy / "chunk", copy / "coarse")
+    with pytest.raises(ModelError, match="is not the coarse branch"):
+        load_model(copy)
 
 
 ESTIMATORS = [
