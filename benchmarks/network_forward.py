@@ -25,14 +25,14 @@ from keras import layers
 from r2reg.config import NetworkConfig
 from r2reg.flow import backend
 from r2reg.networks.build import build_network
-from r2reg.networks.velocity import initial_velocity
+from r2reg.networks.velocity import initial_velocities
 
 
 def bare_convolutions(config: NetworkConfig, shape: tuple[int, ...]) -> keras.Model:
     """The layers that any implementation of this network must pay for."""
     convolution = layers.Conv2D if config.ndim == 2 else layers.Conv3D
     images = keras.Input((*shape, 2))
-    x = initial_velocity(images, config).value
+    x = initial_velocities(images, config)[1].value
     for _ in range(config.blocks):
         x = convolution(config.ndim, 3, padding="same", use_bias=False)(x)
         x = convolution(config.ndim, 1, padding="same", use_bias=False)(x)

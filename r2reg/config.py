@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from r2reg.errors import ConfigError
 
-NetworkName = Literal["svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff"]
+NetworkName = Literal["svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff", "ms-vm-diff"]
 Branch = Literal["chunk", "coarse"]  # of a multi-scale network
 Velocity = Literal["prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss"]
 VelocitySize = Literal["full", "half"]
@@ -65,6 +65,7 @@ NETWORK_DEFAULTS: dict[str, dict[str, str]] = {
     "ms-svf-r2net": R2NET_DEFAULTS,
     "ms-nsvf-r2net": R2NET_DEFAULTS,
     "vm-diff": VM_DIFF_DEFAULTS,
+    "ms-vm-diff": VM_DIFF_DEFAULTS | {"velocity_size": "full"},
 }
 
 
@@ -82,8 +83,8 @@ class NetworkConfig(Settings):
     the U-Net stops at half size, where the velocity is integrated. None stands for the network's own default,
     see NETWORK_DEFAULTS.
 
-    Of the ms- networks alone (Joshi & Hong 2023, sec. 2.4): `chunks` along each axis, neighbours sharing `overlap`
-    voxels or more, and the `downsampling` factor of the coarse branch.
+    Of ms-svf-r2net and ms-nsvf-r2net alone (Joshi & Hong 2023, sec. 2.4): `chunks` along each axis, neighbours
+    sharing `overlap` voxels or more, and the `downsampling` factor of the coarse branch.
     """
 
     network: NetworkName = "nsvf-r2net"
@@ -117,9 +118,9 @@ class NetworkConfig(Settings):
         check_choice("scheme", self.scheme, Scheme)
         check_choice("spectral_norm", self.spectral_norm, SpectralNorm)
         check_choice("ndim", self.ndim, (2, 3))
-        if self.network == "vm-diff" and self.integrator == "residual":
-            raise ConfigError("vm-diff has no residual blocks; its integrator is scaling_squaring or flow")
-        if self.multiscale and self.velocity_size == "half":
+        if not self.residual and self.integrator == "residual":
+            raise ConfigError(f"{self.network} has no residual blocks; its integrator is scaling_squaring or flow")
+        if self.network.startswith("ms-") and self.velocity_size == "half":
             raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
         for name in ("residual_scale", "velocity_sigma"):
             check_positive(name, getattr(self, name))
@@ -135,13 +136,25 @@ class NetworkConfig(Settings):
                 "decoder needs one filter per encoder level and three more. "
                 f"Received: encoder={self.encoder}, decoder={self.decoder}"
             )
+        if 2 ** len(self.encoder) < max(self.scales):
+            raise ConfigError(f"{self.network} needs two levels. Received: encoder={self.encoder}")
         if len(self.spacing) != self.ndim:
             raise ConfigError(f"spacing needs {self.ndim} numbers. Received: spacing={self.spacing}")
         for value in self.spacing:
             check_positive("spacing", value)
 
     @property
-    def multiscale(self) -> bool:
+    def residual(self) -> bool:
+        """Whether residual blocks carry the velocity on; VoxelMorph has none."""
+        return self.network.endswith("r2net")
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Factors by which grids with a velocity of their own are coarser than the image."""
+        return (1, 2, 4) if self.network == "ms-vm-diff" else (1,)
+
+    @property
+    def two_phase(self) -> bool:
         """Whether velocities of a chunk branch and of a coarse branch are merged."""
         return self.network in ("ms-svf-r2net", "ms-nsvf-r2net")
 
@@ -243,7 +256,7 @@ class TrainConfig(Settings):
                 "the weight kl needs a velocity with a variance: --velocity prob. "
                 f"Received: velocity={self.model.velocity!r}"
             )
-        if self.model.multiscale and any(weights[name] > 0 for name in BOTH_DIRECTIONS):
+        if self.model.two_phase and any(weights[name] > 0 for name in BOTH_DIRECTIONS):
             raise ConfigError(
                 f"{' and '.join(BOTH_DIRECTIONS)} look at both directions, which phase 2 of {self.model.network} does "
                 "not have; leave them out or train another --network"
@@ -262,7 +275,7 @@ class TrainConfig(Settings):
             defaults["diffusion"] = DEFAULT_DIFFUSION[self.similarity]
         if self.model.velocity == "prob":
             defaults["kl"] = self.image_sigma**2
-        phase_two = {"kl": 0.0} if self.model.multiscale else {}  # which samples nothing; its branches do
+        phase_two = {"kl": 0.0} if self.model.two_phase else {}  # which samples nothing; its branches do
         return defaults | self.weights | phase_two
 
     @property

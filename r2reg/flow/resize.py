@@ -32,3 +32,23 @@ def enlarge(field: Tensor, factor: int = 2) -> Tensor:
         shape[axis + 1] *= factor
         field = ops.reshape(ops.stack(parts, axis=axis + 2), shape)
     return field
+
+
+def shrink(field: Tensor, factor: int) -> Tensor:
+    """Means over blocks of factor^d voxels; of a size that does not divide, the last voxel is repeated.
+
+    Args:
+        field: (N, *S, C).
+    Returns:
+        (N, *ceil(S / factor), C), of the dtype.
+    """
+    for axis in range(1, len(field.shape) - 1):
+        n = field.shape[axis]
+        if n % factor:
+            last = ops.take(field, [n - 1] * (-n % factor), axis=axis)
+            field = ops.concatenate([field, last], axis=axis)
+        shape = [-1, *field.shape[1:]]
+        field = ops.mean(
+            ops.reshape(field, [*shape[:axis], -(-n // factor), factor, *shape[axis + 1 :]]), axis=axis + 1
+        )
+    return field

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import keras
 import numpy as np
+from keras import ops
 
 from r2reg.flow import backend
+from r2reg.flow.resize import shrink
 from r2reg.networks.saving import SavedModel
-from r2reg.networks.tiles import cut, join, shrink, tile_shape
+from r2reg.networks.tiles import cut, join, tile_shape
 
 NETWORK_INPUTS = ("fine_velocity", "coarse_velocity")  # of phase 2
 
@@ -52,12 +54,13 @@ class Branches:
             yield _run(self.chunk, [image[tile] for image in pair])
 
     def _of_coarse(self, *pair: np.ndarray) -> np.ndarray:
-        return _run(self.coarse, [shrink(image[..., 0], self.factor)[..., None] for image in pair])
+        coarse = shrink(ops.convert_to_tensor(np.stack(pair)), self.factor)
+        return _run(self.coarse, list(ops.convert_to_numpy(coarse)))
 
 
 def network_inputs(model: SavedModel, moving: np.ndarray, fixed: np.ndarray) -> list[np.ndarray]:
     """What a saved network takes for a pair (N, *S, 1): the pair, or its branches' velocities."""
-    if not model.network.multiscale:
+    if not model.network.two_phase:
         return [moving, fixed]
     return list(Branches(model, moving.shape[1:-1])(moving, fixed).values())
 

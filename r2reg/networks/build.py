@@ -15,7 +15,7 @@ from r2reg.flow import backend
 from r2reg.flow.integrate import integrate
 from r2reg.flow.resize import enlarge
 from r2reg.networks.r2net import velocities
-from r2reg.networks.velocity import initial_velocity
+from r2reg.networks.velocity import initial_velocities
 
 Tensor = Any
 
@@ -78,7 +78,8 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
         A model from [moving, fixed], each (N, *shape, 1) in [0, 1], or from [fine_velocity (N, *shape, d),
         coarse_velocity (N, *ceil(shape / downsampling), d)], to {"velocity": v0, "displacement": u}, each
         (N, *shape, d) in voxels: moved(x) = moving(x + u(x)). Of a sampled velocity "mean" and "log_variance" as
-        well. Velocities are on the padded grid of half size where `velocity_size` is half, in its voxels.
+        well. Velocities are on the padded grid of half size where `velocity_size` is half, in its voxels. With more
+        than one scale, those of scale s > 1 as well, named "velocity_s" and so on, (N, *ceil(shape / s), d).
     Raises:
         ModelError: shape is not of the network's dimension.
     """
@@ -86,28 +87,33 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     shape = tuple(int(n) for n in shape)
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")
-    if config.multiscale:
+    if config.two_phase:
         return _merging_network(config, shape, inverse)
     moving = keras.Input((*shape, 1), name="moving")
     fixed = keras.Input((*shape, 1), name="fixed")
     images = layers.Concatenate(name="pair")([moving, fixed])
 
     half = config.velocity_size == "half"
-    extra = [(0, -n % config.stride) for n in shape]
-    padded = any(after for _, after in extra)
-    pad = layers.ZeroPadding2D if config.ndim == 2 else layers.ZeroPadding3D
-    crop = _cropping(config.ndim)
-    v0 = initial_velocity(pad(extra, name="pad")(images) if padded else images, config)
-    if padded and not half:
-        v0 = v0.map(crop(extra, name="crop"))
+    extra = [-n % config.stride for n in shape]
+    padded = any(extra)
+    v0 = initial_velocities(_pad(extra, config.ndim)(images) if padded else images, config)
 
-    def to_full_size(u: Tensor) -> Tensor:
-        u = EnlargeField()(u) if half else u
-        return crop(extra)(u) if half and padded else u
+    outputs: dict[str, Tensor] = {}
+    for scale, velocity in v0.items():
+        crop = _crop([n // scale for n in extra], config.ndim)  # to a grid of ceil(shape / scale)
+        if padded and not half:
+            velocity = velocity.map(crop)
 
-    outputs = _integrated(v0.value, config, inverse, to_full_size)
-    if v0.mean is not None:
-        outputs |= {"mean": v0.mean, "log_variance": v0.log_variance}
+        def to_full_size(u: Tensor, crop: Any = crop) -> Tensor:
+            u = EnlargeField()(u) if half else u
+            return crop(u) if half and padded else u
+
+        found = _integrated(
+            velocity.value, config, inverse and scale == 1, to_full_size, "" if scale == 1 else f"_{scale}"
+        )
+        if velocity.mean is not None:
+            found |= {"mean": velocity.mean, "log_variance": velocity.log_variance}
+        outputs |= found if scale == 1 else {f"{name}_{scale}": value for name, value in found.items()}
     return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
 
 
@@ -117,10 +123,10 @@ def _merging_network(config: NetworkConfig, shape: tuple[int, ...], inverse: boo
     small = [-(-n // factor) for n in shape]
     fine = keras.Input((*shape, ndim), name="fine_velocity")
     coarse = keras.Input((*small, ndim), name="coarse_velocity")
-    extra = [(0, factor * m - n) for m, n in zip(small, shape, strict=True)]
+    extra = [factor * m - n for m, n in zip(small, shape, strict=True)]
     enlarged = EnlargeField(factor, name="enlarge")(coarse)
-    if any(after for _, after in extra):
-        enlarged = _cropping(ndim)(extra, name="crop")(enlarged)
+    if any(extra):
+        enlarged = _crop(extra, ndim)(enlarged)
     convolution = layers.Conv2D if ndim == 2 else layers.Conv3D
     merge = convolution(ndim, 3, padding="same", use_bias=False, kernel_initializer=MeanOfFields(), name="merge")
     v0 = merge(layers.Concatenate(name="velocities")([fine, enlarged]))
@@ -128,12 +134,20 @@ def _merging_network(config: NetworkConfig, shape: tuple[int, ...], inverse: boo
     return keras.Model([fine, coarse], outputs, name=config.network.replace("-", "_"))
 
 
-def _cropping(ndim: int) -> Any:
-    return layers.Cropping2D if ndim == 2 else layers.Cropping3D
+def _pad(extra: Sequence[int], ndim: int) -> keras.Layer:
+    """Zeros behind the last voxels."""
+    layer = layers.ZeroPadding2D if ndim == 2 else layers.ZeroPadding3D
+    return layer([(0, n) for n in extra])
+
+
+def _crop(extra: Sequence[int], ndim: int) -> keras.Layer:
+    """Without the last voxels."""
+    layer = layers.Cropping2D if ndim == 2 else layers.Cropping3D
+    return layer([(0, n) for n in extra])
 
 
 def _integrated(
-    v0: Tensor, config: NetworkConfig, inverse: bool, finish: Callable[[Tensor], Tensor]
+    v0: Tensor, config: NetworkConfig, inverse: bool, finish: Callable[[Tensor], Tensor], suffix: str = ""
 ) -> dict[str, Tensor]:
     """The outputs that follow from an initial velocity."""
     steps = _velocities(v0, config)
@@ -141,15 +155,15 @@ def _integrated(
     def displacement(fields: list[Tensor], name: str) -> Tensor:
         return finish(Integrate(config.integrator, config.scheme, config.substeps, config.squarings, name=name)(fields))
 
-    outputs = {"velocity": v0, "displacement": displacement(steps, "integrate")}
+    outputs = {"velocity": v0, "displacement": displacement(steps, f"integrate{suffix}")}
     if inverse:
         outputs["inverse"] = displacement([layers.Rescaling(-1.0)(v) for v in reversed(steps)], "integrate_back")
     return outputs
 
 
 def _velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
-    """What is integrated: v0 itself for VM-Diff (`flow` in as many steps as blocks), else what residual blocks make."""
-    if config.network == "vm-diff":
+    """What is integrated: v0 itself for VoxelMorph (`flow` in as many steps as blocks), else what blocks make of it."""
+    if not config.residual:
         return [v0] * (config.blocks if config.integrator == "flow" else 1)
     return velocities(v0, config)
 

@@ -117,7 +117,7 @@ def load_branches(folder: Path, config: NetworkConfig) -> dict[Branch, SavedMode
         ModelError: as `load_model`, or a branch that belongs to another network.
     """
     branches: dict[Branch, SavedModel] = {}
-    for name in get_args(Branch) if config.multiscale else ():
+    for name in get_args(Branch) if config.two_phase else ():
         branches[name] = load_model(folder / name)
         if branches[name].network != config.branch(name):
             raise ModelError(f"{folder / name}: is not the {name} branch of {folder}; train the model again")

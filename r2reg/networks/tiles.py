@@ -1,4 +1,4 @@
-"""Cutting a grid into overlapping sub-volumes, joining what a network says of each, and coarser images of it all."""
+"""Cutting a grid into overlapping sub-volumes, and joining what a network says of each."""
 
 from __future__ import annotations
 
@@ -83,18 +83,3 @@ def _weight(tile: Tile, tiles: Sequence[Tile], shape: Sequence[int]) -> np.ndarr
             ramp = np.minimum(ramp, place[::-1] / max(*after, 1))
         weight = weight[..., None] * ramp
     return weight
-
-
-def shrink(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means over blocks of factor^d voxels; of a size that does not divide, the last voxel is repeated.
-
-    Args:
-        image: (X, Y[, Z]).
-    Returns:
-        (ceil(X / factor), ...) float32, the grid that `enlarge` carries back.
-    """
-    extra = [(0, -n % factor) for n in image.shape]
-    whole = np.pad(image.astype(np.float32, copy=False), extra, mode="edge")
-    blocks = whole.reshape([m for n in whole.shape for m in (n // factor, factor)])
-    means: np.ndarray = blocks.mean(axis=tuple(range(1, 2 * image.ndim, 2)))
-    return means

@@ -21,13 +21,13 @@ def _convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1)
     return layers.LeakyReLU(negative_slope=SLOPE, name=f"{name}_act")(x)
 
 
-def decoder_features(images: Tensor, config: NetworkConfig) -> Tensor:
-    """The U-Net up to its last activation.
+def decoder_features(images: Tensor, config: NetworkConfig) -> dict[int, Tensor]:
+    """The U-Net up to its last activation at each size.
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
     Returns:
-        (N, *S, C), at half size where `velocity_size` is half.
+        factor -> (N, *S / factor, C), from 2^levels to 1, or to 2 where `velocity_size` is half.
     Source: Joshi & Hong 2023, sec. 2.2, with the filters of the published code. Going up by transposed convolutions
     (nonprob) or by nearest neighbours (the others).
     """
@@ -42,7 +42,9 @@ def decoder_features(images: Tensor, config: NetworkConfig) -> Tensor:
         x = _convolution(x, filters, ndim, f"down{level}", stride=2)
         skips.append(x)
     x = _convolution(x, config.decoder[0], ndim, f"bottom{levels}")
+    features = {}
     for level in range(levels - 1, least - 1, -1):
+        features[2 ** (level + 1)] = x
         name = f"up{level}"
         if learned:
             x = transposed(config.up_filters, 3, strides=2, padding="same", name=name)(x)
@@ -58,7 +60,7 @@ def decoder_features(images: Tensor, config: NetworkConfig) -> Tensor:
     if least == 0:
         for k, filters in enumerate(config.decoder[-2:]):
             x = _convolution(x, filters, ndim, f"conv0{'ab'[k]}")
-    return x
+    return features | {2**least: x}
 
 
 def velocity_head(features: Tensor, config: NetworkConfig, name: str = "flow") -> Tensor:
@@ -68,7 +70,7 @@ def velocity_head(features: Tensor, config: NetworkConfig, name: str = "flow") -
     return convolution(config.ndim, 3, padding="same", use_bias=False, kernel_initializer=first, name=name)(features)
 
 
-def log_variance_head(features: Tensor, config: NetworkConfig) -> Tensor:
+def log_variance_head(features: Tensor, config: NetworkConfig, name: str = "log_variance") -> Tensor:
     """The logarithm of the velocity's variance, (N, *S, d), small before training.
 
     Source: Dalca et al. 2018; first values as in the published code.
@@ -80,5 +82,5 @@ def log_variance_head(features: Tensor, config: NetworkConfig) -> Tensor:
         padding="same",
         kernel_initializer=keras.initializers.RandomNormal(stddev=LOG_VARIANCE_SIGMA),
         bias_initializer=keras.initializers.Constant(FIRST_LOG_VARIANCE),
-        name="log_variance",
+        name=name,
     )(features)

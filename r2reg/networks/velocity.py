@@ -71,20 +71,28 @@ class InitialVelocity:
         return InitialVelocity(*(None if part is None else function(part) for part in vars(self).values()))
 
 
-def initial_velocity(images: Tensor, config: NetworkConfig) -> InitialVelocity:
+def initial_velocities(images: Tensor, config: NetworkConfig) -> dict[int, InitialVelocity]:
     """v0 from the concatenated pair, by the estimator that `config.velocity` names.
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
+    Returns:
+        One for each of `config.scales`, in voxels of its own grid.
     Source: Joshi & Hong 2023, Table 1; the R2Nets halve the U-Net's output, as the published code does.
     """
     features = decoder_features(images, config)
-    mean = velocity_head(features, config)
-    if config.network != "vm-diff":
-        mean = layers.Rescaling(0.5, name="half")(mean)
+    finest = min(features)
+    return {scale: _initial_velocity(features[finest * scale], config, scale) for scale in config.scales}
+
+
+def _initial_velocity(features: Tensor, config: NetworkConfig, scale: int) -> InitialVelocity:
+    name = "" if scale == 1 else f"_{scale}"
+    mean = velocity_head(features, config, f"flow{name}")
+    if config.residual:
+        mean = layers.Rescaling(0.5, name=f"half{name}")(mean)
     if config.velocity == "prob":
-        log_variance = log_variance_head(features, config)
-        return InitialVelocity(Sample(name="sample")([mean, log_variance]), mean, log_variance)
+        log_variance = log_variance_head(features, config, f"log_variance{name}")
+        return InitialVelocity(Sample(scale - 1, name=f"sample{name}")([mean, log_variance]), mean, log_variance)
     if config.velocity in SMOOTHED:
-        return InitialVelocity(GaussianSmoothing(config.velocity_sigma, name="smooth")(mean))
+        return InitialVelocity(GaussianSmoothing(config.velocity_sigma, name=f"smooth{name}")(mean))
     return InitialVelocity(mean)

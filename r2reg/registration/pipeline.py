@@ -108,7 +108,7 @@ def check_request(pair: Pair, config: RegisterConfig) -> None:
     if min(shape) < least:
         raise RegistrationError(
             f"{pair.fixed.path}: has {' x '.join(map(str, shape))} voxels, {what} needs {least} along each axis; "
-            "save one slice as a 2-D image"
+            f"{'give --refine none or ' if min(shape) == 2 else ''}save one slice as a 2-D image"
         )
     if config.init not in get_args(Init):
         given_affine(pair, config.init)

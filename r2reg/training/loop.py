@@ -67,7 +67,7 @@ def train(
     table, run = Path(table), Path(run)
     rows = read_table(table, config)
     made = first_missing(run)
-    branches: tuple[Branch, ...] = get_args(Branch) if config.model.multiscale else ()
+    branches: tuple[Branch, ...] = get_args(Branch) if config.model.two_phase else ()
     open_run(run, *branches, resume=resume, overwrite=overwrite)
     try:
         dataset, config = make_dataset(rows, config, run / CACHE)
@@ -109,7 +109,7 @@ class Run:
         self.shape = view.shape
         self.identity = identity(config, fingerprint(dataset))
         branches = None
-        if config.model.multiscale:
+        if config.model.two_phase:
             branches = self.load_branches()
         self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
         self.batches = Batches(dataset, config, view, branches)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from r2reg.config import BOTH_DIRECTIONS, FLOW_CONSISTENCIES, LOSS_PARTS, TrainConfig
+from r2reg.training.views import middles
 
 if TYPE_CHECKING:
     import keras
@@ -16,6 +17,9 @@ Tensor = Any
 def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int) -> dict:
     """The parts of the objective that have a weight, unweighted scalars, lower is better.
 
+    Of a network with several scales (ms-vm-diff) the means over the scales, each with its own images; what looks at
+    inverses is of the finest.
+
     Args:
         batch: as `batches.Batches` makes it.
         outputs: of the trainer's model, {"velocity", "displacement", ...}.
@@ -23,6 +27,28 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
     Returns:
         similarity, folding and diffusion always, the others where they have a weight.
     """
+    from r2reg.losses import regularity
+
+    return_trip = (outputs["displacement"], outputs.get("backward"))
+    flow_trip = (outputs["displacement"], outputs.get("inverse"))
+    inverses: dict[str, Callable[[], Tensor]] = {
+        "inverse_consistency": lambda: regularity.inverse_consistency(*return_trip),
+        "gradicon": lambda: regularity.gradicon(*return_trip),
+        "flow_consistency_data": lambda: regularity.flow_consistency(*flow_trip, batch["data_points"]),
+        "flow_consistency_domain": lambda: regularity.flow_consistency(*flow_trip, batch["domain_points"]),
+    }
+    by_scale = [_scale_parts(*at_scale(batch, outputs, scale), config, classes) for scale in config.model.scales]
+    parts = {}
+    for name in part_names(config):
+        values = [makers[name]() for makers in by_scale] if name in by_scale[0] else [inverses[name]()]
+        parts[name] = sum(values) / len(values)
+    return parts
+
+
+def _scale_parts(
+    batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int
+) -> dict[str, Callable[[], Tensor]]:
+    """Name -> what computes a part that every scale has."""
     from r2reg.flow.warp import warp
     from r2reg.losses import regularity
     from r2reg.losses.similarity import SIMILARITIES
@@ -35,21 +61,38 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
         moved = warp(batch["moving"], displacement)
         return SIMILARITIES[config.similarity](batch["fixed"], moved, batch.get("mask"))
 
-    return_trip = (displacement, outputs.get("backward"))
-    flow_trip = (displacement, outputs.get("inverse"))
-    makers: dict[str, Callable[[], Tensor]] = {
+    return {
         "similarity": similarity,
         "dice": lambda: dice_loss(batch, displacement, classes),
         "folding": lambda: regularity.folding(displacement),
         "diffusion": lambda: regularity.diffusion(velocity),
         "bending": lambda: regularity.bending(velocity),
         "kl": lambda: regularity.kl_divergence(outputs["mean"], outputs["log_variance"], config.prior_lambda),
-        "inverse_consistency": lambda: regularity.inverse_consistency(*return_trip),
-        "gradicon": lambda: regularity.gradicon(*return_trip),
-        "flow_consistency_data": lambda: regularity.flow_consistency(*flow_trip, batch["data_points"]),
-        "flow_consistency_domain": lambda: regularity.flow_consistency(*flow_trip, batch["domain_points"]),
     }
-    return {name: makers[name]() for name in part_names(config)}
+
+
+def at_scale(
+    batch: dict[str, Tensor], outputs: dict[str, Tensor], scale: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What a scale's loss looks at: the images and masks by means over blocks, labels by their middles."""
+    if scale == 1:
+        return batch, outputs
+    from keras import ops
+
+    from r2reg.flow.resize import shrink
+
+    def coarse(name: str, value: Tensor) -> Tensor:
+        if not name.endswith("labels"):
+            return shrink(value, scale)
+        for axis in range(1, len(value.shape)):
+            places = middles(value.shape[axis], scale)
+            value = ops.take(value, places, axis=axis)
+        return value
+
+    seen = ("moving", "fixed", "mask", "moving_labels", "fixed_labels")
+    images = {name: coarse(name, batch[name]) for name in seen if name in batch}
+    suffix = f"_{scale}"
+    return images, {name.removesuffix(suffix): value for name, value in outputs.items() if name.endswith(suffix)}
 
 
 def part_names(config: TrainConfig) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from r2reg.config import Branch, NetworkConfig
-from r2reg.networks.tiles import cut, shrink, tile_shape
+from r2reg.networks.tiles import cut, tile_shape
 
 Batch = dict[str, np.ndarray]
 
@@ -53,12 +53,19 @@ class Coarse:
         return {name: self._coarse(name, array) for name, array in pair.items()}
 
     def _coarse(self, name: str, array: np.ndarray) -> np.ndarray:
+        from keras import ops
+
+        from r2reg.flow.resize import shrink
+
         if name.endswith("labels"):
-            places = [np.minimum(np.arange(m) * self.factor + self.factor // 2, n - 1)
-                      for m, n in zip(self.shape, array.shape, strict=True)]  # fmt: skip
-            return array[np.ix_(*places)]
-        means = shrink(array[..., 0], self.factor)[..., None]
+            return array[np.ix_(*[middles(n, self.factor) for n in array.shape])]
+        means: np.ndarray = ops.convert_to_numpy(shrink(ops.convert_to_tensor(array[None]), self.factor))[0]
         return (means >= 0.5).astype(np.float32) if name == "mask" else means
+
+
+def middles(n: int, factor: int) -> np.ndarray:
+    """The indices of the voxels in the middle of blocks of `factor` along an axis of n."""
+    return np.minimum(np.arange(0, n, factor) + factor // 2, n - 1)
 
 
 def view_of(branch: Branch | None, shape: tuple[int, ...], config: NetworkConfig) -> View:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r2reg.errors import ModelError
-from r2reg.networks.tiles import cut, join, shrink, tile_shape
+from r2reg.networks.tiles import cut, join, tile_shape
 
 
 @pytest.mark.parametrize("shape", [(40, 48), (41, 50, 37)])
@@ -55,11 +55,3 @@ def test_tiles_take_what_the_network_would_pad():
     assert tile_shape((160, 192, 224), 2, 2, 16) == (96, 112, 128)
     assert tile_shape((40, 20, 16), 2, 2, 16) == (32, 16, 16)
     assert tile_shape((20, 30, 14), 1, 2, 16) == (20, 30, 14)
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_shrink_takes_means_and_repeats_the_edge(factor):
-    image = np.random.default_rng(0).normal(size=(6, 12)).astype("float32")
-    expected = image.reshape(6 // factor, factor, 12 // factor, factor).mean(axis=(1, 3))
-    np.testing.assert_allclose(shrink(image, factor), expected, atol=1e-6)
-    np.testing.assert_allclose(shrink(np.array([1.0, 3, 7]), 2), [2, 7])

@@ -141,6 +141,7 @@ ESTIMATORS = [
     {"network": "svf-r2net", "velocity": "multi"},
     {"network": "nsvf-r2net", "velocity": "nonprob-gauss"},
     {"network": "vm-diff"},
+    {"network": "ms-vm-diff"},
 ]
 
 

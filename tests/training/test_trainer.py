@@ -1,0 +1,50 @@
+"""The objective of networks with several scales."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from r2reg.config import NetworkConfig, TrainConfig
+from r2reg.networks.build import build_network
+from r2reg.training.trainer import at_scale, loss_parts
+
+pytestmark = pytest.mark.backends
+SMALL = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4}
+
+
+def test_a_field_for_each_scale():
+    """On grids that share the image's field of view, also where the image is padded inside."""
+    config = NetworkConfig(network="ms-vm-diff", ndim=2, spacing=(1.0, 1.0), **SMALL)
+    images = [np.random.default_rng(k).random((1, 19, 18, 1), np.float32) for k in (0, 1)]
+    outputs = build_network(config, (19, 18)).predict_on_batch(images)
+    shapes = {name: outputs[name].shape for name in outputs if name.startswith("displacement")}
+    assert shapes == {
+        "displacement": (1, 19, 18, 2),
+        "displacement_2": (1, 10, 9, 2),
+        "displacement_4": (1, 5, 5, 2),
+    }
+    assert {"mean_4", "log_variance_2", "velocity_2"} <= outputs.keys()
+
+
+def test_similarity_is_the_mean_over_scales():
+    model = NetworkConfig(network="ms-vm-diff", velocity="nokl", ndim=2, spacing=(1.0, 1.0), **SMALL)
+    config = TrainConfig(model=model)
+    rng = np.random.default_rng(0)
+    batch = {name: rng.random((1, 16, 24, 1), np.float32) for name in ("moving", "fixed")}
+    outputs = {}
+    for scale in (1, 2, 4):
+        still = ops.zeros((1, 16 // scale, 24 // scale, 2))
+        suffix = "" if scale == 1 else f"_{scale}"
+        outputs |= {f"displacement{suffix}": still, f"velocity{suffix}": still}
+    tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
+    found = float(loss_parts(tensors, outputs, config, 0)["similarity"])
+    difference = (batch["moving"] - batch["fixed"])[0, ..., 0]
+    blocks = [difference.reshape(16 // s, s, 24 // s, s).mean(axis=(1, 3)) for s in (1, 2, 4)]
+    assert found == pytest.approx(np.mean([np.mean(block**2) for block in blocks]), rel=1e-4)
+
+
+def test_labels_of_a_scale_are_the_blocks_middles():
+    labels = ops.convert_to_tensor(np.arange(35, dtype="int32").reshape(1, 5, 7))
+    images, _ = at_scale({"moving_labels": labels}, {}, 2)
+    expected = np.arange(35).reshape(5, 7)[np.ix_([1, 3, 4], [1, 3, 5, 6])]
+    np.testing.assert_array_equal(ops.convert_to_numpy(images["moving_labels"])[0], expected)
