@@ -37,6 +37,16 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 80,96,112", param, ctx)
 
 
+class Words(click.ParamType):
+    """Words with commas between them."""
+
+    name = "words"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Text -> tuple of words."""
+        return tuple(word for word in value.split(",") if word)
+
+
 DEFAULTS = settings.TrainConfig().to_flat()
 
 
@@ -92,12 +102,14 @@ OPTIONS = [
         settings.Contrast,
         "Of painted images: T1-like greys for FreeSurfer ids, or random ones.",
     ),
+    click.option("--augment", type=Words(), help=f"Any of {','.join(get_args(settings.Augment))}.  [default: none]"),
     click.option("--shape", type=Numbers(int), help="Training grid, such as 80x96x112.  [default: the first image's]"),
     click.option("--spacing", type=Numbers(float), help="Of the training grid, mm: one or one per axis.  [default: 2]"),
     click.option("--clip", type=float, nargs=2, default=None, help="Intensities to keep, such as -1000 400 (CT)."),
     number("--epochs", int, "Passes over given pairs; 100 steps each for a cohort.", 1),
     number("--steps", int, "Steps, in place of epochs.", 1),
     number("--batch-size", int, "Pairs per step.", 1),
+    number("--accumulate", int, "Steps whose mean gradient makes one update.", 1),
     number("--learning-rate", float, "Of Adam.", 0, strict=True),
     number("--clipnorm", float, "Largest norm of a weight's gradient; 0: any."),
     number("--weight-decay", float, "Of AdamW, on kernels."),

@@ -20,6 +20,7 @@ TrainSimilarity = Literal["mse", "lncc", "ngf", "mi", "mind", "dice"]
 Align = Literal["none", "affine"]
 Synthesis = Literal["none", "labels"]
 Contrast = Literal["t1", "random"]
+Augment = Literal["affine", "flip", "intensity"]
 
 
 class Settings:
@@ -193,7 +194,8 @@ class TrainConfig(Settings):
     `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), bending, inverse_consistency and
     gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the flow's own inverse).
     With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1. `prior_lambda` is the
-    precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `shape` is the
+    precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is drawn anew for every pair
+    from `seed` and the step. `accumulate`: steps whose mean gradient makes one update. `shape` is the
     training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
     pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
     steps, 0 means every epoch. `clipnorm` 0 is off.
@@ -207,11 +209,13 @@ class TrainConfig(Settings):
     align: Align = "affine"
     synthesis: Synthesis = "none"
     contrast: Contrast = "t1"
+    augment: tuple[Augment, ...] = ()
     shape: tuple[int, ...] | None = None
     clip: tuple[float, float] | None = None
     epochs: int = 30
     steps: int | None = None
     batch_size: int = 1
+    accumulate: int = 1
     learning_rate: float = 1e-4
     clipnorm: float = 0.0
     weight_decay: float = 0.0
@@ -229,7 +233,9 @@ class TrainConfig(Settings):
         check_choice("synthesis", self.synthesis, Synthesis)
         check_choice("contrast", self.contrast, Contrast)
         check_device(self.device)
-        for name in ("epochs", "batch_size", "validation_pairs", "workers"):
+        for kind in self.augment:
+            check_choice("augment", kind, Augment)
+        for name in ("epochs", "batch_size", "accumulate", "validation_pairs", "workers"):
             check_count(name, getattr(self, name), least=1)
         if self.steps is not None:
             check_count("steps", self.steps, least=1)

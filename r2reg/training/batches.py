@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2reg.config import TrainConfig
+from r2reg.config import Augment, TrainConfig
+from r2reg.training.augmentation import augmented, draw_augmentation
 from r2reg.training.dataset import Dataset
 from r2reg.training.synthesis import compact, draw, paint
 from r2reg.training.views import Batch, View, Whole
@@ -62,7 +63,8 @@ class Batches:
     def training(self, step: int) -> Batch:
         """The batch of a training step, 0-based; the same whenever and wherever it is made."""
         rng = np.random.default_rng([self.config.seed, step, 1])
-        return self._stack([self._pair(*pair, rng, self.config.uses_labels) for pair in self.pairs(step)])
+        pairs = self.pairs(step)
+        return self._stack([self._pair(*pair, rng, self.config.uses_labels, self.config.augment) for pair in pairs])
 
     def validation(self, number: int) -> Batch:
         """The batch of one validation pair, with labels where both images have them."""
@@ -76,7 +78,9 @@ class Batches:
         batch = {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
         return batch | self.branches(batch["moving"], batch["fixed"]) if self.branches else batch
 
-    def _pair(self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool) -> Batch:
+    def _pair(
+        self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool, augment: tuple[Augment, ...] = ()
+    ) -> Batch:
         items, ids = self.dataset.items, self.dataset.label_ids
         images = self._images(moving, fixed, rng)
         pair = {"moving": images[0][..., None], "fixed": images[1][..., None]}
@@ -87,6 +91,8 @@ class Batches:
             mask = items[fixed].load("mask")
             ones = np.ones((*self.dataset.shape, 1), np.float32)
             pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
+        if augment:
+            pair = augmented(pair, draw_augmentation(rng, augment, len(self.dataset.shape)), ids)
         pair = self.view(pair, rng)
         if self.config.loss_weights["flow_consistency_data"] > 0:
             pair["data_points"] = _points_of_data(pair["fixed"][..., 0], rng)

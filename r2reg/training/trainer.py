@@ -170,7 +170,10 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
 
     trainer = Trainer()
     optimizer = keras.optimizers.Adam(
-        config.learning_rate, clipnorm=config.clipnorm or None, weight_decay=config.weight_decay or None
+        config.learning_rate,
+        clipnorm=config.clipnorm or None,
+        weight_decay=config.weight_decay or None,
+        gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
     )
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias"])

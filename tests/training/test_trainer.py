@@ -1,12 +1,13 @@
 """The objective of networks with several scales."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from r2reg.config import NetworkConfig, TrainConfig
 from r2reg.networks.build import build_network
-from r2reg.training.trainer import at_scale, loss_parts
+from r2reg.training.trainer import at_scale, loss_parts, make_trainer
 
 pytestmark = pytest.mark.backends
 SMALL = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4}
@@ -48,3 +49,24 @@ def test_labels_of_a_scale_are_the_blocks_middles():
     images, _ = at_scale({"moving_labels": labels}, {}, 2)
     expected = np.arange(35).reshape(5, 7)[np.ix_([1, 3, 4], [1, 3, 5, 6])]
     np.testing.assert_array_equal(ops.convert_to_numpy(images["moving_labels"])[0], expected)
+
+
+def test_accumulated_steps_are_one_of_the_larger_batch():
+    """Two steps of one pair each against one step of both: one update by the same mean gradient."""
+    model = NetworkConfig(network="svf-r2net", velocity="nokl", ndim=2, spacing=(1.0, 1.0), blocks=2, **SMALL)
+    rng = np.random.default_rng(0)
+    batch = {name: rng.random((2, 16, 16, 1), np.float32) for name in ("moving", "fixed")}
+    moved = []
+    for accumulate, parts in ((1, [slice(0, 2)]), (2, [slice(0, 1), slice(1, 2)])):
+        keras.utils.set_random_seed(0)
+        config = TrainConfig(model=model, accumulate=accumulate, learning_rate=1e-3)
+        trainer = make_trainer(build_network(model, (16, 16)), config, 0)
+        kernel = trainer.network.get_layer("conv0b").kernel
+        before = ops.convert_to_numpy(kernel)
+        for part in parts:
+            np.testing.assert_array_equal(ops.convert_to_numpy(kernel), before)
+            trainer.train_on_batch({name: array[part] for name, array in batch.items()})
+        moved.append(ops.convert_to_numpy(kernel) - before)
+    largest = np.abs(moved[0]).max()
+    assert largest > 1e-5
+    np.testing.assert_allclose(moved[0], moved[1], atol=0.02 * largest)
