@@ -117,6 +117,9 @@ OPTIONS = [
     number("--validation-pairs", int, "Pairs validated on, at most.", 1),
     number("--seed", int, "Of weights, pairs and painting."),
     number("--workers", int, "Threads that make batches.", 1),
+    click.option(
+        "--mixed-precision/--no-mixed-precision", default=None, help="U-Net in half precision, for GPUs.  [default: no]"
+    ),
     click.option("--device", metavar="auto|cpu|gpu[:K]", help=with_default("--device", "Where to train.")),
     number("--threads", int, "CPU threads; 0: the backend's choice."),
     click.option("--deterministic/--no-deterministic", default=None, help="Run-to-run equal results, slower."),

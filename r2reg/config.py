@@ -195,7 +195,8 @@ class TrainConfig(Settings):
     gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the flow's own inverse).
     With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1. `prior_lambda` is the
     precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is drawn anew for every pair
-    from `seed` and the step. `accumulate`: steps whose mean gradient makes one update. `shape` is the
+    from `seed` and the step. `accumulate`: steps whose mean gradient makes one update. `mixed_precision`: the U-Net
+    computes in half precision, which GPUs do faster. `shape` is the
     training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
     pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
     steps, 0 means every epoch. `clipnorm` 0 is off.
@@ -223,6 +224,7 @@ class TrainConfig(Settings):
     validation_pairs: int = 12
     seed: int = 0
     workers: int = 2
+    mixed_precision: bool = False
     device: str = "auto"
     threads: int = 0
     deterministic: bool = False

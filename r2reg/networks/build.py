@@ -66,7 +66,9 @@ class MeanOfFields(keras.initializers.Initializer):
         return keras.ops.convert_to_tensor(kernel, dtype=dtype)
 
 
-def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool = False) -> keras.Model:
+def build_network(
+    config: NetworkConfig, shape: Sequence[int], *, inverse: bool = False, mixed: bool = False
+) -> keras.Model:
     """The network for images of one shape; its weights fit every shape.
 
     Of a multi-scale network this is phase 2, whose inputs are velocities in place of images, see `branches`.
@@ -74,6 +76,7 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     Args:
         shape: (X, Y[, Z]); padded inside to a multiple of 2^levels and cropped again.
         inverse: also give "inverse", the displacement of the flow run backwards.
+        mixed: the U-Net computes in half precision; velocities and their integration never do.
     Returns:
         A model from [moving, fixed], each (N, *shape, 1) in [0, 1], or from [fine_velocity (N, *shape, d),
         coarse_velocity (N, *ceil(shape / downsampling), d)], to {"velocity": v0, "displacement": u}, each
@@ -87,8 +90,12 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     shape = tuple(int(n) for n in shape)
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")
-    if config.two_phase:
-        return _merging_network(config, shape, inverse)
+    with backend.dtype_policy("float32"):
+        return _merging_network(config, shape, inverse) if config.two_phase else _network(config, shape, inverse, mixed)
+
+
+def _network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed: bool) -> keras.Model:
+    """A network of images."""
     moving = keras.Input((*shape, 1), name="moving")
     fixed = keras.Input((*shape, 1), name="fixed")
     images = layers.Concatenate(name="pair")([moving, fixed])
@@ -96,7 +103,7 @@ def build_network(config: NetworkConfig, shape: Sequence[int], *, inverse: bool 
     half = config.velocity_size == "half"
     extra = [-n % config.stride for n in shape]
     padded = any(extra)
-    v0 = initial_velocities(_pad(extra, config.ndim)(images) if padded else images, config)
+    v0 = initial_velocities(_pad(extra, config.ndim)(images) if padded else images, config, mixed)
 
     outputs: dict[str, Tensor] = {}
     for scale, velocity in v0.items():

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from r2reg.config import NetworkConfig
+from r2reg.flow import backend
 
 Tensor = Any
 SLOPE = 0.2  # LeakyReLU, published code
@@ -21,16 +22,22 @@ def _convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1)
     return layers.LeakyReLU(negative_slope=SLOPE, name=f"{name}_act")(x)
 
 
-def decoder_features(images: Tensor, config: NetworkConfig) -> dict[int, Tensor]:
+def decoder_features(images: Tensor, config: NetworkConfig, mixed: bool = False) -> dict[int, Tensor]:
     """The U-Net up to its last activation at each size.
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
+        mixed: compute in half precision, with weights in single.
     Returns:
         factor -> (N, *S / factor, C), from 2^levels to 1, or to 2 where `velocity_size` is half.
     Source: Joshi & Hong 2023, sec. 2.2, with the filters of the published code. Going up by transposed convolutions
     (nonprob) or by nearest neighbours (the others).
     """
+    with backend.dtype_policy("mixed_float16" if mixed else "float32"):
+        return _features(images, config)
+
+
+def _features(images: Tensor, config: NetworkConfig) -> dict[int, Tensor]:
     ndim, levels = config.ndim, len(config.encoder)
     transposed = layers.Conv2DTranspose if ndim == 2 else layers.Conv3DTranspose
     nearest = layers.UpSampling2D if ndim == 2 else layers.UpSampling3D

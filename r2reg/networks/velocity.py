@@ -71,16 +71,17 @@ class InitialVelocity:
         return InitialVelocity(*(None if part is None else function(part) for part in vars(self).values()))
 
 
-def initial_velocities(images: Tensor, config: NetworkConfig) -> dict[int, InitialVelocity]:
+def initial_velocities(images: Tensor, config: NetworkConfig, mixed: bool = False) -> dict[int, InitialVelocity]:
     """v0 from the concatenated pair, by the estimator that `config.velocity` names.
 
     Args:
         images: (N, *S, 2), S divisible by 2^levels.
+        mixed: the U-Net computes in half precision.
     Returns:
         One for each of `config.scales`, in voxels of its own grid.
     Source: Joshi & Hong 2023, Table 1; the R2Nets halve the U-Net's output, as the published code does.
     """
-    features = decoder_features(images, config)
+    features = decoder_features(images, config, mixed)
     finest = min(features)
     return {scale: _initial_velocity(features[finest * scale], config, scale) for scale in config.scales}
 

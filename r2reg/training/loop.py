@@ -105,7 +105,9 @@ class Run:
             folder.mkdir(exist_ok=True)
             config = replace(config, model=config.model.branch(branch))
         self.folder, self.config, self.dataset = folder, config, dataset
-        self.network: keras.Model = build_network(config.model, view.shape, inverse=needs_inverse(config))
+        self.network: keras.Model = build_network(
+            config.model, view.shape, inverse=needs_inverse(config), mixed=config.mixed_precision
+        )
         self.shape = view.shape
         self.identity = identity(config, fingerprint(dataset))
         branches = None

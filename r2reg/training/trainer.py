@@ -169,7 +169,7 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             return total_loss(parts, config)
 
     trainer = Trainer()
-    optimizer = keras.optimizers.Adam(
+    optimizer: keras.optimizers.Optimizer = keras.optimizers.Adam(
         config.learning_rate,
         clipnorm=config.clipnorm or None,
         weight_decay=config.weight_decay or None,
@@ -177,6 +177,8 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
     )
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias"])
+    if config.mixed_precision:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)  # small gradients vanish in half precision
     trainer.compile(optimizer=optimizer, loss=None, jit_compile=backend.jit_compile())
     optimizer.build(network.trainable_variables)
     return trainer

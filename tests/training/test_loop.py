@@ -323,7 +323,10 @@ def test_a_run_that_cannot_begin_leaves_no_folder(small_config, tmp_path):
     "settings",
     [
         {"similarity": "lncc", "weights": {"dice": 0.5}, "clipnorm": 1.0, "batch_size": 2},
-        {"similarity": "dice", "synthesis": "labels", "contrast": "random"},
+        {
+            **{"similarity": "dice", "synthesis": "labels", "contrast": "random"},
+            **{"mixed_precision": True, "accumulate": 2, "augment": ("affine", "flip", "intensity")},
+        },
     ],
 )
 def test_other_objectives_train(cohort, small_config, tmp_path, settings):
