@@ -12,6 +12,7 @@ from r2reg import __version__
 COMMANDS = {
     "register": ("register", "Register a moving image to a fixed image."),
     "train": ("train", "Train a network on a cohort."),
+    "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
     "apply": ("apply", "Resample an image or label map through transforms."),
     "points": ("points", "Carry points through transforms."),
     "demo": ("demo", "Make a phantom pair, register it and print the gain."),

@@ -38,9 +38,40 @@ class Dataset:
     given: bool
     held_out: bool
 
+    def validation_items(self) -> list[dict[str, dict[str, str | None]]]:
+        """Of each validation pair the names of moving's and fixed's files in the cache; `reopened` reads it."""
+        return [
+            {"moving": self.items[moving].files(), "fixed": self.items[fixed].files()}
+            for moving, fixed in self.validation
+        ]
+
     def epoch_steps(self, batch_size: int) -> int:
         """Steps of one epoch."""
         return -(-len(self.training) // batch_size) if self.given else EPOCH_STEPS
+
+
+def reopened(
+    pairs: list[dict[str, dict[str, str | None]]], cache: Path, shape: tuple[int, ...], label_ids: tuple[int, ...]
+) -> Dataset:
+    """The validation pairs of an earlier training, from its cache.
+
+    Args:
+        pairs: of `Dataset.validation_items`.
+    Raises:
+        TrainingError: files that are gone.
+    """
+    items = [Item.in_folder(cache, side) for pair in pairs for side in (pair["moving"], pair["fixed"])]
+    places = tuple((2 * k, 2 * k + 1) for k in range(len(pairs)))
+    return Dataset(
+        items=tuple(items),
+        training=places,
+        validation=places,
+        shape=shape,
+        spacing=(1.0,) * len(shape),
+        label_ids=label_ids,
+        given=True,
+        held_out=True,
+    )
 
 
 def read_table(table: Path, config: TrainConfig) -> list[Subject] | list[Pair]:

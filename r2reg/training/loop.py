@@ -235,6 +235,7 @@ class Run:
                 "training_pairs": len(self.dataset.training),
                 "validation_pairs": len(self.dataset.validation),
                 "held_out": self.dataset.held_out,
+                "validation": self.dataset.validation_items(),
                 "shape": self.shape,
                 "spacing": self.config.model.spacing,
                 "labels": self.dataset.label_ids,

@@ -57,6 +57,24 @@ class Item:
     labels: Path | None
     mask: Path | None
 
+    def files(self) -> dict[str, str | None]:
+        """The names of the files in their folder."""
+        paths = {"image": self.image, "labels": self.labels, "mask": self.mask}
+        return {what: path.name if path else None for what, path in paths.items()}
+
+    @classmethod
+    def in_folder(cls, folder: Path, names: dict[str, str | None]) -> Item:
+        """The item whose `files` gave these names.
+
+        Raises:
+            TrainingError: a file is gone.
+        """
+        paths = {what: folder / name if name else None for what, name in names.items()}
+        gone = next((path for path in paths.values() if path and not path.is_file()), None)
+        if gone:
+            raise TrainingError(f"{gone}: the prepared image is gone; train again in the same folder with --resume")
+        return cls(str(folder), paths["image"], paths["labels"], paths["mask"])
+
     def load(self, what: str) -> np.ndarray | None:
         """The array of `image`, `labels` or `mask`, mapped from disk; None where there is none."""
         path = getattr(self, what)

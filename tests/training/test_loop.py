@@ -134,6 +134,25 @@ def test_multiscale_without_a_branch(multiscale, tmp_path):
         load_model(copy)
 
 
+def test_inspection_of_a_run(finished, tmp_path):
+    """An untrained SVF all but stands still: its blocks add what they were told to, and the test says how much."""
+    from r2reg.evaluation.inspection import inspect_model
+
+    found = inspect_model(finished[0], converges=True)
+    assert [row["layer"] for row in found["norms"]] == ["block/c1", "block/c2"]
+    assert all(0.9 < row["operator"] <= 1.08 for row in found["norms"])
+    test = found["convergence"]
+    assert test["pairs"] == len(json.loads((finished[0] / "config.json").read_text())["data"]["validation"])
+    # Where next to nothing moves, seven squarings are exact to rounding, and so both tests say the same.
+    assert test["scaling_squaring"]["max"]["mean"] < 1e-3
+    assert test["paper"]["rms"]["mean"] == pytest.approx(test["converged"]["rms"]["mean"], rel=0.05)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy, ignore=shutil.ignore_patterns("cache"))
+    with pytest.raises(TrainingError, match="prepared image is gone"):
+        inspect_model(copy, converges=True)
+
+
 ESTIMATORS = [
     {"network": "svf-r2net", "velocity": "prob"},
     {"network": "nsvf-r2net", "velocity": "nokl"},

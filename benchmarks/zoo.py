@@ -1,0 +1,163 @@
+"""Train every network of the R2Net paper alike, and compare them on people that none of them has seen.
+
+    python benchmarks/zoo.py COHORT -o OUT [--steps 1500] [--spacing 4] [--only NAME ...] [-- OPTIONS OF r2reg train]
+
+COHORT is a table for `r2reg train` with a column labels and splits train, val and test; images are painted from the
+labels. OUT gets a run folder per network, zoo.csv (a row as soon as a network is scored), zoo.md with the paper's rows
+beside ours, and environment.json. Stopped, it goes on where it was: a training from its checkpoint.
+
+The networks are the paper's: no penalty of the gradient but for `multi`, and MSE; ours (`flow`, `kernel`, with the
+gradient penalised) stand beside them under names of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from processes import HERE, R2REG, environment, last_line, run, stop_children_when_stopped
+from results import append_row, markdown, read_rows
+
+VELOCITIES = ("prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss")
+SMOOTH = "diffusion=0.001"
+# Name -> options of `r2reg train`.
+ZOO: dict[str, list[str]] = {
+    **{
+        f"{network}-r2net-{velocity}": [
+            *("--network", f"{network}-r2net", "--velocity", velocity),
+            *([] if velocity == "multi" else ["--weights", "diffusion=0"]),
+        ]
+        for network in ("svf", "nsvf")
+        for velocity in VELOCITIES
+    },
+    "vm-diff-half": ["--network", "vm-diff"],
+    "vm-diff-full": ["--network", "vm-diff", "--velocity-size", "full"],
+    "ms-vm-diff": ["--network", "ms-vm-diff"],
+    "ms-svf-r2net": ["--network", "ms-svf-r2net", "--weights", "diffusion=0"],
+    "ms-nsvf-r2net": ["--network", "ms-nsvf-r2net", "--weights", "diffusion=0"],
+    "svf-r2net-nonprob-flow": ["--network", "svf-r2net", "--integrator", "flow", "--weights", "diffusion=0"],
+    "nsvf-r2net-nonprob-flow": ["--network", "nsvf-r2net", "--integrator", "flow", "--weights", "diffusion=0"],
+    "nsvf-r2net-nonprob-flow-smooth": ["--network", "nsvf-r2net", "--integrator", "flow", "--weights", SMOOTH],
+    "nsvf-r2net-nonprob-kernel": ["--network", "nsvf-r2net", "--spectral-norm", "kernel", "--weights", "diffusion=0"],
+}
+# Joshi & Hong 2023, Table 1: data, MSE in 1e-3, Dice, folds as they counted them (with a faulty determinant), ms.
+PAPER: dict[str, tuple[str, float, float, float, int]] = {
+    "nsvf-r2net-prob": ("OASIS, ablation", 2.68, 0.61, 3.55, 838),
+    "nsvf-r2net-nokl": ("OASIS, ablation", 2.33, 0.64, 16.67, 623),
+    "nsvf-r2net-gauss": ("OASIS, ablation", 2.32, 0.65, 14.81, 645),
+    "nsvf-r2net-multi": ("OASIS, ablation", 2.55, 0.62, 34.35, 817),
+    "nsvf-r2net-nonprob": ("OASIS, ablation", 2.66, 0.63, 2.72, 624),
+    "nsvf-r2net-nonprob-gauss": ("OASIS, ablation", 3.05, 0.60, 15.28, 635),
+    "svf-r2net-prob": ("OASIS", 1.54, 0.69, 28.41, 840),
+    "svf-r2net-nonprob": ("OASIS", 1.49, 0.70, 38.84, 619),
+    "vm-diff-half": ("OASIS", 1.10, 0.72, 51.43, 450),
+    "ms-vm-diff": ("IBSR18", 1.32, 0.60, 460.0, 647),
+    "ms-svf-r2net": ("IBSR18", 1.58, 0.58, 81.85, 1000),
+    "ms-nsvf-r2net": ("IBSR18", 1.46, 0.61, 115.5, 1000),
+}
+SCORES = (
+    "dice_affine", "dice_network", "mse", "folds", "ndv_percent", "digital_folds", "jacobian_min", "jacobian_max",
+    "sdlogj", "seam_ratio_u", "seam_ratio_jacobian", "forward_seconds", "pairs",
+)  # fmt: skip
+COLUMNS = ("name", "steps", "step_seconds", "best_step", *SCORES, "peak_gigabytes_scoring", "peak_gigabytes_training")
+
+
+def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a network to its last step, from where it stands; what that took."""
+    folder = options.output / name
+    folder.mkdir(exist_ok=True)
+    cache = folder / "cache"
+    if not cache.exists():  # the prepared images are the same for all
+        cache.symlink_to(os.path.relpath(options.output / "cache", folder), target_is_directory=True)
+    settings = ["--synthesis", "labels", "--spacing", str(options.spacing), "--steps", str(options.steps)]
+    settings += ["--learning-rate", str(options.learning_rate), "--validate-every", str(max(options.steps // 15, 1))]
+    command = [
+        *R2REG,
+        "train",
+        str(options.cohort),
+        "-o",
+        str(folder),
+        *settings,
+        *ZOO[name],
+        *options.more,
+        "--resume",
+    ]
+    log = folder / "train.log"
+    cost = run(command, log)
+    if cost.status:
+        raise RuntimeError(f"{name}: {last_line(log)}")
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+        history = list(csv.DictReader(file))
+    best = min(history, key=lambda row: float(row["val_loss"]))
+    return {
+        "steps": options.steps,
+        "step_seconds": float(history[-1]["seconds"]) / float(history[-1]["step"]),
+        "best_step": best["step"],
+        "peak_gigabytes_training": cost.peak_gigabytes,
+    }
+
+
+def score(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What the test people say of a network."""
+    folder, program = options.output / name, str(HERE / "network_scores.py")
+    cache = str(options.output / "cache")
+    cost = run([*R2REG[:1], program, str(folder), str(options.cohort), "--cache", cache], folder / "scores.log")
+    if cost.status:
+        raise RuntimeError(f"{name}: {last_line(folder / 'scores.log')}")
+    found: dict[str, Any] = json.loads(last_line(folder / "scores.log"))
+    return {key: found[key] for key in SCORES} | {"peak_gigabytes_scoring": cost.peak_gigabytes}
+
+
+# Heading -> column and digits.
+SHOWN = {
+    "Dice": ("dice_network", 3), "MSE": ("mse", 5), "folds": ("folds", 1), "NDV, %": ("ndv_percent", 4),
+    "digital folds": ("digital_folds", 1), "SDlogJ": ("sdlogj", 3), "seam of u": ("seam_ratio_u", 2),
+    "seam of J": ("seam_ratio_jacobian", 2), "forward, s": ("forward_seconds", 2), "step, s": ("step_seconds", 2),
+}  # fmt: skip
+PAPER_SHOWN = ("paper: data", "MSE, 1e-3", "Dice", "folds (faulty)", "ms")
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """The table, with the paper's figures where it has them."""
+    body = []
+    for row in rows:
+        cells = [f"{float(row[column]):.{digits}f}" for column, digits in SHOWN.values()]
+        theirs = [str(cell) for cell in PAPER.get(row["name"], ("",) * len(PAPER_SHOWN))]
+        body.append([row["name"], *cells, *theirs])
+    affine = f"Dice after the affine alone: {float(rows[0]['dice_affine']):.3f}." if rows else ""
+    return f"{markdown(['network', *SHOWN, *PAPER_SHOWN], body)}\n\n{affine}\n"
+
+
+def main() -> None:
+    """Train and score what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=ZOO, default=list(ZOO), metavar="NAME", help=", ".join(ZOO))
+    parser.add_argument("--steps", type=int, default=1500, help="of every network and branch [%(default)s]")
+    parser.add_argument("--spacing", type=float, default=4.0, help="mm [%(default)s]")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="[%(default)s; the paper's is 1e-4]")
+    parser.add_argument("more", nargs="*", help="options of r2reg train, after --")
+    options = parser.parse_args()
+    stop_children_when_stopped()
+    (options.output / "cache").mkdir(parents=True, exist_ok=True)
+    (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2))
+    table = options.output / "zoo.csv"
+    for name in options.only:
+        if name in {row["name"] for row in read_rows(table)}:
+            continue
+        row = {"name": name, **train(name, options)}
+        row |= score(name, options)
+        append_row(table, COLUMNS, row)
+        print(f"{name}: Dice {row['dice_network']:.3f}, folds {row['folds']:.1f}, {row['step_seconds']:.2f} s a step")
+        (options.output / "zoo.md").write_text(report(read_rows(table)))
+    (options.output / "zoo.md").write_text(report(read_rows(table)))
+    print((options.output / "zoo.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
