@@ -13,6 +13,7 @@ COMMANDS = {
     "register": ("register", "Register a moving image to a fixed image."),
     "train": ("train", "Train a network on a cohort."),
     "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
+    "benchmark-cost": ("benchmark_cost", "Time networks and measure their memory over the image's size."),
     "apply": ("apply", "Resample an image or label map through transforms."),
     "points": ("points", "Carry points through transforms."),
     "demo": ("demo", "Make a phantom pair, register it and print the gain."),
@@ -28,7 +29,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"r2reg.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        module = COMMANDS[cmd_name][0]
+        command: click.Command = getattr(importlib.import_module(f"r2reg.cli.{module}"), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -155,7 +155,7 @@ def test_readme_commands_are_what_the_command_line_takes() -> None:
     calls = [
         found
         for block in readme.split("```sh")[1:]
-        for found in re.findall(r"\br2reg ([a-z]+) (.*)", block.split("```")[0])
+        for found in re.findall(r"\br2reg ([a-z-]+) (.*)", block.split("```")[0])
     ]
     calls = [(command, rest) for command, rest in calls if command in COMMANDS]
     assert {command for command, _ in calls} == set(COMMANDS)

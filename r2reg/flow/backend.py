@@ -157,6 +157,21 @@ def devices() -> dict[str, int]:
     return {"cpu": 1, "gpu": gpus}
 
 
+def peak_gpu_bytes() -> int:
+    """The largest amount of the first GPU's memory that tensors have taken so far."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return int(jax.devices()[0].memory_stats()["peak_bytes_in_use"])
+    import torch
+
+    return int(torch.cuda.max_memory_allocated())
+
+
 def set_threads(threads: int) -> None:
     """Limit the CPU threads of the backend; call it before the first tensor is made.
 

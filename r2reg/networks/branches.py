@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
+from r2reg.config import Branch, NetworkConfig
 from r2reg.flow import backend
 from r2reg.flow.resize import shrink
+from r2reg.networks.build import build_network
 from r2reg.networks.saving import SavedModel
 from r2reg.networks.tiles import cut, join, tile_shape
 
@@ -27,12 +29,26 @@ class Branches:
     """
 
     def __init__(self, model: SavedModel, shape: tuple[int, ...]) -> None:
-        config = model.network
+        self._set_up(model.network, shape, lambda name, part: model.branches[name].build(part))
+
+    @classmethod
+    def untrained(cls, config: NetworkConfig, shape: tuple[int, ...]) -> Branches:
+        """Branches of first weights, which cost what trained ones do."""
+        branches = cls.__new__(cls)
+        branches._set_up(config, shape, lambda name, part: build_network(config.branch(name), part))
+        return branches
+
+    def _set_up(
+        self,
+        config: NetworkConfig,
+        shape: tuple[int, ...],
+        build: Callable[[Branch, tuple[int, ...]], keras.Model],
+    ) -> None:
         cutting = (shape, config.chunks, config.overlap, config.stride)
         self.shape, self.factor, self.tiles = shape, config.downsampling, cut(*cutting)
         small = tuple(-(-n // self.factor) for n in shape)
-        self.chunk = _velocity_alone(model.branches["chunk"].build(tile_shape(*cutting)))
-        self.coarse = _velocity_alone(model.branches["coarse"].build(small))
+        self.chunk = _velocity_alone(build("chunk", tile_shape(*cutting)))
+        self.coarse = _velocity_alone(build("coarse", small))
         self.turn = threading.Lock()
 
     def __call__(self, moving: np.ndarray, fixed: np.ndarray) -> dict[str, np.ndarray]:
