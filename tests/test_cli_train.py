@@ -135,7 +135,7 @@ def test_bad_config_files(tmp_path):
         return CliRunner().invoke(train, ["--config", str(tmp_path / "c.toml"), "--write-config"])
 
     assert error("stepps = 3").exit_code == 1
-    assert "unknown setting stepps; known are align" in error("stepps = 3").output
+    assert "unknown setting stepps; known are accumulate" in error("stepps = 3").output
     assert "is not TOML" in error("steps = ").output
     assert "steps must be a whole number" in error("steps = 'many'").output
     missing = CliRunner().invoke(train, ["--config", str(tmp_path / "none.toml"), "--write-config"])

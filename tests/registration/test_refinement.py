@@ -166,11 +166,6 @@ def test_the_force_is_the_same_in_millimetres():
     assert mean[1] / mean[0] == pytest.approx(1, abs=0.4)  # 9 by voxels
 
 
-def test_zero_steps_leave_the_coarser_levels():
-    assert levels_for(0) == PRESETS["default"][:-1]
-    assert levels_for("none") == ()
-
-
 def test_a_plateau_ends_a_level():
     falling = [1.0 / (1 + k) for k in range(PLATEAU_STEPS + 1)]
     assert not on_plateau(falling[:-1])
@@ -209,7 +204,7 @@ def test_carrying_to_another_grid_keeps_the_world_displacement():
 
 def test_levels():
     assert levels_for("none") == ()
-    assert levels_for(0) == ()
+    assert levels_for(0) == PRESETS["default"][:-1]
     assert levels_for(7)[-1] == Level(1, 7)
     assert levels_for("fast") == PRESETS["fast"]
     assert levels_for(PRESETS["default"][-1].steps) == PRESETS["default"]

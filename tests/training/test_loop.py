@@ -154,17 +154,16 @@ def test_inspection_of_a_run(finished, tmp_path):
 
 
 ESTIMATORS = [
-    {"network": "svf-r2net", "velocity": "prob"},
+    pytest.param({"network": "svf-r2net", "velocity": "prob"}, marks=pytest.mark.backends),
     {"network": "nsvf-r2net", "velocity": "nokl"},
     {"network": "nsvf-r2net", "velocity": "gauss"},
     {"network": "svf-r2net", "velocity": "multi"},
     {"network": "nsvf-r2net", "velocity": "nonprob-gauss"},
     {"network": "vm-diff"},
-    {"network": "ms-vm-diff"},
+    pytest.param({"network": "ms-vm-diff"}, marks=pytest.mark.backends),
 ]
 
 
-@pytest.mark.backends
 @pytest.mark.parametrize("settings", ESTIMATORS, ids=lambda s: "-".join(s.values()))
 def test_every_estimator_trains_and_loads(settings, cohort, small_config, tmp_path):
     from r2reg.networks.saving import load_model
