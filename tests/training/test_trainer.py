@@ -9,10 +9,10 @@ from r2reg.config import NetworkConfig, TrainConfig
 from r2reg.networks.build import build_network
 from r2reg.training.trainer import at_scale, loss_parts, make_trainer
 
-pytestmark = pytest.mark.backends
 SMALL = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4}
 
 
+@pytest.mark.backends
 def test_a_field_for_each_scale():
     """On grids that share the image's field of view, also where the image is padded inside."""
     config = NetworkConfig(network="ms-vm-diff", ndim=2, spacing=(1.0, 1.0), **SMALL)
@@ -27,6 +27,7 @@ def test_a_field_for_each_scale():
     assert {"mean_4", "log_variance_2", "velocity_2"} <= outputs.keys()
 
 
+@pytest.mark.backends
 def test_similarity_is_the_mean_over_scales():
     model = NetworkConfig(network="ms-vm-diff", velocity="nokl", ndim=2, spacing=(1.0, 1.0), **SMALL)
     config = TrainConfig(model=model)
@@ -44,6 +45,7 @@ def test_similarity_is_the_mean_over_scales():
     assert found == pytest.approx(np.mean([np.mean(block**2) for block in blocks]), rel=1e-4)
 
 
+@pytest.mark.backends
 def test_labels_of_a_scale_are_the_blocks_middles():
     labels = ops.convert_to_tensor(np.arange(35, dtype="int32").reshape(1, 5, 7))
     images, _ = at_scale({"moving_labels": labels}, {}, 2)
