@@ -47,13 +47,8 @@ COLUMNS = (
     "jacobian_min", "jacobian_max", "sdlogj", "inverse_residual_p99_voxels", "inverse_residual_max_voxels", "certified",
     "wall_seconds", "registration_seconds", "cpu_seconds", "peak_gigabytes", "threads", "device", "dice_per_label",
 )  # fmt: skip
-WORK_STAGES = (
-    "affine",
-    "compile",
-    "network",
-    "refine",
-    "transform",
-)  # of r2reg's `seconds`: neither reading, scoring nor writing
+# Of r2reg's `seconds`: neither reading, scoring nor writing.
+WORK_STAGES = ("affine", "compile", "network", "refine", "transform")
 
 
 def known_method(text: str) -> str:

@@ -137,6 +137,7 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
 
     start_backend("auto", threads, False, 0)
     from r2reg.flow import backend
+    from r2reg.registration.pipeline import peak_memory_bytes
 
     call = _training(method, size) if mode == "train" else _inference(method, size)
     call()
@@ -146,7 +147,7 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
         call()
         seconds.append(time.perf_counter() - start)
     gpus = backend.devices()["gpu"]
-    peak = backend.peak_gpu_bytes() if gpus else _peak_bytes()
+    peak = backend.peak_gpu_bytes() if gpus else peak_memory_bytes()
     return {
         "seconds_mean": round(statistics.fmean(seconds), 4),
         "seconds_sd": round(statistics.stdev(seconds), 4) if runs > 1 else 0.0,
@@ -154,13 +155,6 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
         "peak_gigabytes": round(peak / 1e9, 3),
         "device": "gpu" if gpus else "cpu",
     }
-
-
-def _peak_bytes() -> int:
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _training(method: str, size: int) -> Callable[[], Any]:
