@@ -167,17 +167,34 @@ def _run_level(
     pace = 1.0
     for taken in range(steps):
         displacement = phi.displacement if base is None else compose(base, phi.displacement)
-        directions = [driver.direction(displacement) for driver in drivers]
-        values.append(sum(value for value, _ in directions))
-        if all(direction is None for _, direction in directions) or on_plateau(values):
+        found = [driver.direction(displacement) for driver in drivers]
+        values.append(sum(value for value, _ in found))
+        directions = [direction for _, direction in found if direction is not None]
+        del displacement, found
+        if not directions or on_plateau(values):
             return phi, taken
         worse = len(values) > 1 and values[-1] > values[-2]
         pace = SLOWER * pace if worse else min(FASTER * pace, 1.0)
-        share = STEP / len(drivers)
-        velocity = sum(share * direction for _, direction in directions if direction is not None)
-        relaxing, room = relaxation(phi.displacement)
-        phi = advance(phi, pace * (room * velocity + RELAXATION * relaxing))
+        velocity = step_velocity(phi.displacement, directions, ops.convert_to_tensor(pace), drivers=len(drivers))
+        del directions  # before the step needs as much memory again
+        phi = advance(phi, velocity)
     return phi, steps
+
+
+@backend.accelerate("drivers")
+def step_velocity(displacement: Tensor, directions: list[Tensor], pace: Tensor, *, drivers: int) -> Tensor:
+    """A step's velocity: where the drivers want to go, each with the same largest vector, and the relaxation.
+
+    Args:
+        displacement: of the map so far, (1, *S, d), voxels.
+        directions: (1, *S, d) each, in units of their own; of the `drivers` that have one.
+        pace: scalar, what the step's length is multiplied by.
+    Returns:
+        (1, *S, d), voxels.
+    """
+    relaxing, room = relaxation(displacement)
+    force = sum(direction * (STEP / drivers / _longest(direction)) for direction in directions)
+    return ops.cast(pace, displacement.dtype) * (room * force + RELAXATION * relaxing)
 
 
 def on_plateau(values: list[float]) -> bool:
@@ -216,7 +233,7 @@ class Driver:
             )
 
     def direction(self, displacement: Tensor) -> tuple[float, Tensor | None]:
-        """The similarity's value, lower is better, and where to go: largest vector 1 voxel; None: nowhere.
+        """The similarity's value, lower is better, and where to go, in arbitrary units; None: nowhere.
 
         Args:
             displacement: (1, *grid, d), voxels.
@@ -232,7 +249,7 @@ class Driver:
             return float(value), None
         if self.own != self.grid:
             velocity = carry_displacement(velocity, self.own, self.grid)
-        return float(value), velocity / _longest(velocity)
+        return float(value), velocity
 
     def _weight(self, displacement: Tensor) -> Tensor | None:
         """Where the similarity looks: in both masks, and where all that it takes in lies in moving's view."""
@@ -281,7 +298,6 @@ def _interior(field: Tensor) -> Tensor:
     return field[(slice(None), *[slice(1, -1)] * (len(field.shape) - 2))]
 
 
-@backend.accelerate()
 def _longest(velocity: Tensor) -> Tensor:
     return ops.sqrt(ops.max(ops.sum(velocity * velocity, axis=-1)))
 
