@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,8 +44,8 @@ class Words(click.ParamType):
     name = "words"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Text -> tuple of words."""
-        return tuple(word for word in value.split(",") if word)
+        """Text -> tuple of words; none for "none"."""
+        return () if value == "none" else tuple(word for word in value.split(",") if word)
 
 
 DEFAULTS = settings.TrainConfig().to_flat()
@@ -75,7 +76,7 @@ OPTIONS = [
     ),
     choice("--velocity", settings.Velocity, "How the initial velocity is estimated."),
     choice("--velocity-size", settings.VelocitySize, "Size at which the velocity is estimated and integrated."),
-    number("--velocity-sigma", float, "Voxels, of the velocity's smoothing (gauss, multi).", 0, strict=True),
+    number("--velocity-sigma", float, "Voxels, of the velocity's smoothing (...gauss, multi).", 0, strict=True),
     choice("--integrator", settings.Integrator, "How the velocity becomes a displacement."),
     choice("--scheme", settings.Scheme, "Steps of the integrator `flow`."),
     number("--substeps", int, "Steps per block of the integrator `flow`.", 1),
@@ -158,7 +159,7 @@ def parse_weights(texts: tuple[str, ...]) -> dict[str, float]:
 
 def merge(file: dict[str, Any], given: dict[str, Any]) -> settings.TrainConfig:
     """The settings of a file with the options that were given on the command line over them."""
-    given = {name: value for name, value in given.items() if value is not None and value != ()}
+    given = {name: value for name, value in given.items() if value is not None and (name, value) != ("weights", ())}
     if "weights" in given:
         given["weights"] = file.get("weights", {}) | parse_weights(given["weights"])
     if len(given.get("spacing", ())) == 1:
@@ -167,7 +168,32 @@ def merge(file: dict[str, Any], given: dict[str, Any]) -> settings.TrainConfig:
         raise click.UsageError("--epochs and --steps exclude each other")
     if "epochs" in given:
         file = {name: value for name, value in file.items() if name != "steps"}
-    return settings.TrainConfig.from_flat(file | given)
+    merged = settings.TrainConfig.from_flat(file | given)
+    for name in given:
+        needed, has = ONLY_WITH.get(name, ("", lambda _: True))
+        if not has(merged):
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} has no effect here: it needs {needed}; leave it out or change that")
+    return merged
+
+
+# Setting -> what it needs to have an effect.
+ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
+    "velocity_sigma": ("--velocity gauss, multi or nonprob-gauss", lambda c: c.model.velocity in settings.SMOOTHED),
+    "up_filters": ("--velocity nonprob or nonprob-gauss", lambda c: c.model.velocity.startswith("nonprob")),
+    "scheme": ("--integrator flow", lambda c: c.model.integrator == "flow"),
+    "substeps": ("--integrator flow", lambda c: c.model.integrator == "flow"),
+    "squarings": ("--integrator scaling_squaring", lambda c: c.model.integrator == "scaling_squaring"),
+    "blocks": ("an R2Net or --integrator flow", lambda c: c.model.residual or c.model.integrator == "flow"),
+    "spectral_norm": ("an R2Net", lambda c: c.model.residual),
+    "residual_scale": ("an R2Net", lambda c: c.model.residual),
+    "chunks": ("ms-svf-r2net or ms-nsvf-r2net", lambda c: c.model.two_phase),
+    "overlap": ("ms-svf-r2net or ms-nsvf-r2net", lambda c: c.model.two_phase),
+    "downsampling": ("ms-svf-r2net or ms-nsvf-r2net", lambda c: c.model.two_phase),
+    "image_sigma": ("--velocity prob", lambda c: c.model.velocity == "prob"),
+    "prior_lambda": ("--velocity prob", lambda c: c.model.velocity == "prob"),
+    "contrast": ("--synthesis labels", lambda c: c.synthesis == "labels"),
+}
 
 
 @click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})

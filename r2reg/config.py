@@ -23,6 +23,9 @@ Contrast = Literal["t1", "random"]
 Augment = Literal["affine", "flip", "intensity"]
 
 
+SMOOTHED: tuple[Velocity, ...] = ("gauss", "multi", "nonprob-gauss")
+
+
 class Settings:
     """Mixin of the settings classes: dict round trip with checked keys."""
 
@@ -189,7 +192,7 @@ EPOCH_STEPS = 100  # steps of an epoch where pairs are drawn at random from a co
 class TrainConfig(Settings):
     """Everything that decides a training run, except its cohort and its folder.
 
-    `weights` holds the loss weights that differ from the defaults: similarity 1, folding 1, diffusion by
+    `weights` holds the loss weights that differ from the defaults: similarity 1, folding 1 (of R2Nets), diffusion by
     similarity (DEFAULT_DIFFUSION) where the velocity estimator has it (DIFFUSED), kl (of prob) the square of
     `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), bending, inverse_consistency and
     gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the flow's own inverse).
@@ -259,11 +262,13 @@ class TrainConfig(Settings):
 
     def _check_parts(self) -> None:
         weights = self.loss_weights
-        if weights["kl"] > 0 and self.model.velocity != "prob":
+        if (weights["kl"] > 0 or self.weights.get("kl", 0) > 0) and self.model.velocity != "prob":
             raise ConfigError(
                 "the weight kl needs a velocity with a variance: --velocity prob. "
                 f"Received: velocity={self.model.velocity!r}"
             )
+        if self.similarity == "dice" and "dice" in self.weights:
+            raise ConfigError("the similarity is dice already: give its weight as similarity, not as dice")
         if self.model.two_phase and any(weights[name] > 0 for name in BOTH_DIRECTIONS):
             raise ConfigError(
                 f"{' and '.join(BOTH_DIRECTIONS)} look at both directions, which phase 2 of {self.model.network} does "
@@ -278,7 +283,7 @@ class TrainConfig(Settings):
     @property
     def loss_weights(self) -> dict[str, float]:
         """All loss weights, defaults filled in."""
-        defaults = dict.fromkeys(LOSS_PARTS, 0.0) | {"similarity": 1.0, "folding": 1.0}
+        defaults = dict.fromkeys(LOSS_PARTS, 0.0) | {"similarity": 1.0, "folding": float(self.model.residual)}
         if self.model.velocity in DIFFUSED:
             defaults["diffusion"] = DEFAULT_DIFFUSION[self.similarity]
         if self.model.velocity == "prob":

@@ -6,12 +6,13 @@ import sys
 import time
 import tomllib
 
+import click
 import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from r2reg.cli.train import merge, train
+from r2reg.cli.train import Words, merge, train
 from r2reg.config import TrainConfig
 from r2reg.errors import ConfigError
 
@@ -148,3 +149,25 @@ def test_help_names_defaults_and_an_example():
     text = CliRunner().invoke(train, ["--help"]).output
     assert "r2reg train cohort.csv -o run" in text
     assert "[default: 0.0001]" in text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"scheme": "rk4"},
+        {"network": "vm-diff", "spectral_norm": "kernel"},
+        {"velocity": "prob", "up_filters": 4},
+        {"overlap": 4},
+        {"contrast": "random"},
+        {"prior_lambda": 3.0},
+    ],
+)
+def test_an_option_without_effect_is_refused(given):
+    with pytest.raises(click.UsageError, match="has no effect here: it needs"):
+        merge({}, given)
+    assert merge(given, {})  # a file may list them all
+
+
+def test_augment_none_undoes_the_file():
+    assert merge({"augment": ["flip"]}, {"augment": ()}).augment == ()
+    assert Words().convert("none", None, None) == ()

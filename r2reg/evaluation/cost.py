@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ COLUMNS = (
     "seconds_mean",
     "seconds_sd",
     "runs",
+    "threads",
     "peak_gigabytes",
     "device",
     "reason",
@@ -66,32 +67,38 @@ def measure_all(
 ) -> list[dict[str, str]]:
     """Fill FOLDER/cost.csv with what it lacks, smallest sizes first; a cell that fails becomes a row with its reason.
 
+    A cell is measured anew where it failed, or was measured with other runs or threads.
+
     Returns:
-        All rows of the table, as text.
+        All rows of the table, as text, by size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table = folder / "cost.csv"
-    rows = _read(table)
-    done = {(row["method"], row["size"], row["mode"]) for row in rows if row["status"] == "done"}
-    rows = [row for row in rows if row["status"] == "done"]
+    known = {_key(row): row for row in _read(table)}
     for size, method, mode in _cells(sizes, methods):
-        if (method, str(size), mode) in done:
+        asked = {"method": method, "size": str(size), "mode": mode, "runs": str(runs), "threads": str(threads)}
+        before = known.get(_key(asked), {})
+        if asked.items() <= before.items() and before["status"] == "done":
             continue
-        row = {
-            "method": method,
-            "size": str(size),
-            "mode": mode,
-            **_cell_in_a_process(method, size, mode, runs, threads),
-        }
-        rows.append(row)
-        _write(table, rows)
-        say(
-            f"{method} {size}^3 {mode}: "
-            + (row.get("reason") or f"{row['seconds_mean']} s, {row['peak_gigabytes']} GB")
-        )
+        row = asked | _cell_in_a_process(method, size, mode, runs, threads)
+        known[_key(row)] = row
+        _write(table, _sorted(known.values()))
+        figures = row.get("reason") or f"{row['seconds_mean']} s, {row['peak_gigabytes']} GB"
+        say(f"{method} {size}^3 {mode}: {figures}")
+    rows = _sorted(known.values())
     with atomic_path(folder / "cost.md") as path:
         path.write_text(report(rows), encoding="utf-8")
     return rows
+
+
+def _key(row: dict[str, str]) -> tuple[int, int, int]:
+    """Where a cell stands in the table."""
+    place = list(METHODS).index(row["method"]) if row["method"] in METHODS else len(METHODS)
+    return int(row["size"]), place, MODES.index(row["mode"])
+
+
+def _sorted(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return sorted(rows, key=_key)
 
 
 def _cells(sizes: Sequence[int], methods: Sequence[str]) -> Iterator[tuple[int, str, str]]:
@@ -151,7 +158,6 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
     return {
         "seconds_mean": round(statistics.fmean(seconds), 4),
         "seconds_sd": round(statistics.stdev(seconds), 4) if runs > 1 else 0.0,
-        "runs": runs,
         "peak_gigabytes": round(peak / 1e9, 3),
         "device": "gpu" if gpus else "cpu",
     }

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from r2reg.config import TrainConfig
+from r2reg.config import Branch, TrainConfig
 from r2reg.errors import ModelError
 from r2reg.flow import reference
 
@@ -49,8 +49,10 @@ def validation_batches(run: Path, model: SavedModel) -> Batches:
     from r2reg.networks.branches import Branches
     from r2reg.training.batches import Batches
     from r2reg.training.dataset import reopened
-    from r2reg.training.folder import CACHE
+    from r2reg.training.folder import CACHE, CONFIG
 
+    if run.name in get_args(Branch) and (run.parent / CONFIG).is_file():
+        raise ModelError(f"{run}: is one branch of {run.parent}; test that for convergence")
     try:
         data, training = model.details["data"], model.details["training"]
         pairs, shape, ids = data["validation"], tuple(data["shape"]), tuple(data["labels"])
@@ -68,8 +70,8 @@ def convergence(run: Path, model: SavedModel) -> dict[str, Any]:
     Errors are of displacements: the mean over voxels of the squared distance (voxels squared), its root, and the
     largest distance, each as mean and standard deviation over pairs. `paper`: what the network predicts against
     scaling and squaring of its initial velocity, for stationary networks. `converged`: against the flow of the field
-    that the integrator is given, in float64 by Runge-Kutta steps of 1/32, without blocks (`residual`: of the initial
-    velocity). `scaling_squaring`: 7 squarings against that flow.
+    that the integrator is given, in float64 by Runge-Kutta steps of 1/32; `residual` is given none, and compared with
+    the flow of the initial velocity. There `scaling_squaring` is 7 squarings of that against its flow.
 
     Source: Joshi & Hong 2023, eqs. 11 to 13.
     """
@@ -80,12 +82,12 @@ def convergence(run: Path, model: SavedModel) -> dict[str, Any]:
     batches = validation_batches(run, model)
     errors: dict[str, list[dict[str, float]]] = {}
     for v0, predicted, velocities in _outputs(model, batches):
-        fields = velocities if model.network.integrator == "flow" else [v0]
+        fields = [v0] if model.network.integrator == "residual" else velocities
         true = converged_flow(fields)
         if model.network.stationary:
             expected = ops.convert_to_numpy(scaling_squaring(ops.convert_to_tensor(v0[None]), 7))[0]
             errors.setdefault("paper", []).append(_error(predicted, expected))
-            if model.network.integrator != "flow":
+            if model.network.integrator == "residual":
                 errors.setdefault("scaling_squaring", []).append(_error(expected, true))
         errors.setdefault("converged", []).append(_error(predicted, true))
     return {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
 
 Tile = tuple[slice, ...]
@@ -14,24 +16,26 @@ SHORTEST = 8  # voxels of a tile along an axis; less is all border to a U-Net
 
 
 def cut(shape: Sequence[int], chunks: int, overlap: int, multiple: int = 1) -> list[Tile]:
-    """k^d tiles of one size that cover a grid, neighbours sharing at least `overlap` voxels along each axis.
+    """Tiles of one size that cover a grid, neighbours sharing at least `overlap` voxels along each axis.
+
+    They are k along each axis, and fewer where fewer cover it.
 
     Args:
         shape: (X, Y[, Z]). chunks: k, along each axis. overlap: voxels. multiple: see `tile_shape`.
     Raises:
-        ModelError: tiles shorter than SHORTEST.
+        ModelError: an axis cut into tiles shorter than SHORTEST.
     Source: Joshi & Hong 2023, sec. 2.4 and Fig. 3 (k = 2, 2 voxels).
     """
     size = tile_shape(shape, chunks, overlap, multiple)
-    if min(size) < SHORTEST:
+    if any(own < min(n, SHORTEST) for n, own in zip(shape, size, strict=True)):
         raise ModelError(
             f"{chunks} chunks along each axis of {tuple(shape)} voxels are {size}; they need {SHORTEST} each: "
-            "take fewer chunks or a finer spacing"
+            "train with fewer chunks or a finer spacing"
         )
-    starts = [
-        [round(i * (n - own) / (chunks - 1)) if chunks > 1 else 0 for i in range(chunks)]
-        for n, own in zip(shape, size, strict=True)
-    ]
+    starts = []
+    for n, own in zip(shape, size, strict=True):
+        count = min(chunks, -(-(n - overlap) // (own - overlap))) if own < n else 1
+        starts.append([round(i * (n - own) / (count - 1)) if count > 1 else 0 for i in range(count)])
     return [
         tuple(slice(start, start + own) for start, own in zip(corner, size, strict=True))
         for corner in itertools.product(*starts)
@@ -44,6 +48,19 @@ def tile_shape(shape: Sequence[int], chunks: int, overlap: int, multiple: int = 
     Rounded up to what the network pads to: instead of zeros it then sees more of the image, at no cost.
     """
     return tuple(min(n, -(-(n + (chunks - 1) * overlap) // (chunks * multiple)) * multiple) for n in shape)
+
+
+def largest_view(shape: Sequence[int], config: NetworkConfig) -> int:
+    """Voxels of the largest grid that a U-Net sees of an image: all, a chunk's or the coarse image's.
+
+    Raises:
+        ModelError: chunks that are too small.
+    """
+    if not config.two_phase:
+        return math.prod(shape)
+    tiles = cut(shape, config.chunks, config.overlap, config.stride)
+    chunk = math.prod(part.stop - part.start for part in tiles[0])
+    return max(chunk, math.prod(-(-n // config.downsampling) for n in shape))
 
 
 def join(parts: Iterable[np.ndarray], tiles: Sequence[Tile], shape: Sequence[int]) -> np.ndarray:

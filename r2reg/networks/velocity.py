@@ -8,12 +8,11 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from r2reg.config import NetworkConfig
+from r2reg.config import SMOOTHED, NetworkConfig
 from r2reg.flow.smooth import gaussian
 from r2reg.networks.unet import decoder_features, log_variance_head, velocity_head
 
 Tensor = Any
-SMOOTHED = ("gauss", "multi", "nonprob-gauss")
 
 
 class Sample(layers.Layer):
@@ -22,10 +21,9 @@ class Sample(layers.Layer):
     Source: the reparameterisation of Dalca et al. 2018.
     """
 
-    def __init__(self, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.seed = seed
-        self.noise = keras.random.SeedGenerator(seed)
+        self.noise = keras.random.SeedGenerator()  # from the seed of `start_backend`
 
     def call(self, inputs: list[Tensor], training: bool | None = None) -> Tensor:
         mean, log_variance = inputs
@@ -36,9 +34,6 @@ class Sample(layers.Layer):
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         return input_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "seed": self.seed}
 
 
 class GaussianSmoothing(layers.Layer):
@@ -93,7 +88,7 @@ def _initial_velocity(features: Tensor, config: NetworkConfig, scale: int) -> In
         mean = layers.Rescaling(0.5, name=f"half{name}")(mean)
     if config.velocity == "prob":
         log_variance = log_variance_head(features, config, f"log_variance{name}")
-        return InitialVelocity(Sample(scale - 1, name=f"sample{name}")([mean, log_variance]), mean, log_variance)
+        return InitialVelocity(Sample(name=f"sample{name}")([mean, log_variance]), mean, log_variance)
     if config.velocity in SMOOTHED:
         return InitialVelocity(GaussianSmoothing(config.velocity_sigma, name=f"smooth{name}")(mean))
     return InitialVelocity(mean)

@@ -176,10 +176,11 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     if config.transform == "affine" or config.model == "none":
         return None
     from r2reg.networks.saving import load_model
+    from r2reg.networks.tiles import largest_view
     from r2reg.registration.network import network_grid
 
     model = load_model(config.model)
-    network_grid(model, pair.fixed.grid)
+    largest_view(network_grid(model, pair.fixed.grid).shape, model.network)
     model.check()
     return model
 

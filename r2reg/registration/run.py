@@ -27,7 +27,8 @@ log = logging.getLogger("r2reg")
 # Peak bytes of the process, and per voxel of each stage's grid: measured on a CPU with TensorFlow 2.21 from 64x80x80
 # (1.3 GB) over 160x192x224 (4.4) to 256^3 (9.0), and rounded up.
 PROCESS_BYTES = 1.2e9
-NETWORK_BYTES_PER_VOXEL = 450
+NETWORK_BYTES_PER_VOXEL = 450  # of what a U-Net sees at once
+MERGE_BYTES_PER_VOXEL = 150  # of a multi-scale network's phase 2
 FIELD_BYTES_PER_VOXEL = 240
 
 
@@ -115,23 +116,26 @@ def plan(
     check_request(pair, config)
     full = pair.fixed.grid.canonical()
     stages: list[dict[str, Any]] = [{"stage": "affine", "init": config.init}]
-    network_voxels = 0
+    network_bytes = 0
     if config.transform == "flow":
         start_backend(config.device, config.threads, config.deterministic, config.seed)
         from r2reg.registration.refinement import level_grid, levels_for
 
         model = load_fitting_model(pair, config)
         if model is not None:
+            from r2reg.networks.tiles import largest_view
             from r2reg.registration.network import network_grid
 
             grid = network_grid(model, full)
-            network_voxels = math.prod(grid.shape)
+            network_bytes = NETWORK_BYTES_PER_VOXEL * largest_view(grid.shape, model.network)
+            if model.network.two_phase:
+                network_bytes += MERGE_BYTES_PER_VOXEL * math.prod(grid.shape)
             stages.append({"stage": "network", "model": config.model, "grid": _describe(grid)})
         for level in levels_for(config.refine):
             grid = level_grid(full, level.factor)
             stages.append({"stage": "refine", "steps": level.steps, "grid": _describe(grid)})
     voxels = math.prod(pair.fixed.grid.shape) + math.prod(pair.moving.grid.shape)
-    memory = PROCESS_BYTES + max(network_voxels * NETWORK_BYTES_PER_VOXEL, voxels * FIELD_BYTES_PER_VOXEL)
+    memory = PROCESS_BYTES + max(network_bytes, voxels * FIELD_BYTES_PER_VOXEL)
     return {
         "moving": _describe(pair.moving.grid),
         "fixed": _describe(pair.fixed.grid),

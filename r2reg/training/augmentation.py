@@ -1,7 +1,7 @@
 """Augmentation: the same pair seen differently, a pure function of a random generator.
 
-affine: both images by one random affine map, moving by a smaller one of its own besides, so that alignment is never
-perfect. flip: the first axis turned round, which lies from right to left, and the labels of FreeSurfer's paired
+affine: both images by one random affine map of space, moving by a smaller one of its own besides, so that alignment is
+never perfect. flip: the first axis turned round, which lies from right to left, and the labels of FreeSurfer's paired
 structures exchanged with it. intensity: gamma and noise, of each image its own.
 """
 
@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from r2reg.config import Augment
+from r2reg.training.synthesis import is_freesurfer, other_side
 
-TURN, SCALE, SHIFT = 10.0, 0.1, 5.0  # degrees, share, voxels: uniform within, of both images
+TURN, SCALE, SHIFT = 10.0, 0.1, 10.0  # degrees, share, mm: uniform within, of both images
 OWN = 0.3  # of these, moving's own
 GAMMA = 0.3  # log of the exponent, uniform within
 NOISE = 0.03  # standard deviation of the largest noise, intensities in [0, 1]
-# FreeSurfer's ids of structures that come in two.
-LEFT = (2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28, 30, 31)
-RIGHT = (41, 42, 43, 44, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 62, 63)
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,16 @@ class Augmentation:
     seed: int
 
 
-def draw_augmentation(rng: np.random.Generator, kinds: Sequence[Augment], ndim: int) -> Augmentation:
+def draw_augmentation(rng: np.random.Generator, kinds: Sequence[Augment], spacing: Sequence[float]) -> Augmentation:
     """An augmentation of the given kinds.
 
     The numbers drawn do not depend on the kinds, so a kind more or less leaves the others as they were.
+
+    Args:
+        spacing: of the grid, mm.
     """
-    common, own = (_matrix(rng, ndim, share) for share in (1.0, OWN))
+    ndim = len(spacing)
+    common, own = (_matrix(rng, np.asarray(spacing), share) for share in (1.0, OWN))
     flip = bool(rng.random() < 0.5)
     gamma = np.exp(rng.uniform(-GAMMA, GAMMA, 2))
     noise = rng.uniform(0, NOISE, 2)
@@ -62,14 +64,16 @@ def draw_augmentation(rng: np.random.Generator, kinds: Sequence[Augment], ndim: 
     )
 
 
-def _matrix(rng: np.random.Generator, ndim: int, share: float) -> np.ndarray:
+def _matrix(rng: np.random.Generator, spacing: np.ndarray, share: float) -> np.ndarray:
     from scipy.spatial.transform import Rotation
 
+    ndim = len(spacing)
     angles = share * rng.uniform(-TURN, TURN, 3)
     turn = Rotation.from_euler("xyz", angles if ndim == 3 else [0, 0, angles[2]], degrees=True).as_matrix()
     matrix = np.eye(ndim + 1)
-    matrix[:-1, :-1] = turn[:ndim, :ndim] * (1 + share * rng.uniform(-SCALE, SCALE, ndim))
-    matrix[:-1, -1] = share * rng.uniform(-SHIFT, SHIFT, ndim)
+    in_mm = turn[:ndim, :ndim] * (1 + share * rng.uniform(-SCALE, SCALE, ndim))
+    matrix[:-1, :-1] = in_mm * spacing / spacing[:, None]  # to voxels
+    matrix[:-1, -1] = share * rng.uniform(-SHIFT, SHIFT, ndim) / spacing
     return matrix
 
 
@@ -115,7 +119,8 @@ def _toned(image: np.ndarray, change: Augmentation, which: int) -> np.ndarray:
 
 
 def exchanged_sides(label_ids: Sequence[int]) -> np.ndarray:
-    """Compact id -> compact id of the other side; the same where there is no other side in the list."""
-    other = dict(zip(LEFT + RIGHT, RIGHT + LEFT, strict=True))
+    """Compact id -> compact id of the other side; the same where the list, or the structure, has no other side."""
     place = {label: k for k, label in enumerate(label_ids, start=1)}
-    return np.array([0, *(place.get(other.get(label, label), place[label]) for label in label_ids)], np.int32)
+    paired = is_freesurfer(label_ids)
+    other = {label: other_side(label) if paired else label for label in label_ids}
+    return np.array([0, *(place.get(other[label], place[label]) for label in label_ids)], np.int32)

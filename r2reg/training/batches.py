@@ -92,7 +92,7 @@ class Batches:
             ones = np.ones((*self.dataset.shape, 1), np.float32)
             pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
         if augment:
-            pair = augmented(pair, draw_augmentation(rng, augment, len(self.dataset.shape)), ids)
+            pair = augmented(pair, draw_augmentation(rng, augment, self.dataset.spacing), ids)
         pair = self.view(pair, rng)
         if self.config.loss_weights["flow_consistency_data"] > 0:
             pair["data_points"] = _points_of_data(pair["fixed"][..., 0], rng)

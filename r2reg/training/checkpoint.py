@@ -21,9 +21,7 @@ CHECKPOINT = "last.ckpt"
 SCHEMA_VERSION = 1
 # Settings that may change between a run and its continuation: they move no weight, or only say how long to go
 # on.
-FREE_ON_RESUME = frozenset(
-    {"epochs", "steps", "validate_every", "validation_pairs", "workers", "device", "threads", "deterministic"}
-)
+FREE_ON_RESUME = frozenset({"epochs", "steps", "validate_every", "workers", "device", "threads", "deterministic"})
 
 
 @dataclass

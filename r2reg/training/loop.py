@@ -83,7 +83,10 @@ def train(
     if not (run / CHECKPOINT).is_file():
         for branch in branches:
             log.info("phase 1, branch %s", branch)
-            Run(run / branch, config, dataset, branch).go()
+            part = Run(run / branch, config, dataset, branch)
+            part.go()
+            if part.stopped:
+                raise KeyboardInterrupt
     if branches:
         log.info("phase 2")
     return Run(run, config, dataset).go()
@@ -116,6 +119,7 @@ class Run:
         self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
         self.batches = Batches(dataset, config, view, branches)
         self.state = State()
+        self.stopped = False
         if (folder / CHECKPOINT).is_file():
             self.state = load_checkpoint(folder / CHECKPOINT, self.trainer, self.identity)
             log.info("going on from step %d", self.state.step)
@@ -135,9 +139,10 @@ class Run:
 
     @property
     def total(self) -> int:
-        """Steps of the whole training."""
+        """Steps of the whole training, a multiple of those that make one update."""
         per_epoch = self.dataset.epoch_steps(self.config.batch_size)
-        return self.config.steps or self.config.epochs * per_epoch
+        steps = self.config.steps or self.config.epochs * per_epoch
+        return -(-steps // self.config.accumulate) * self.config.accumulate
 
     def go(self) -> TrainResult:
         """Train from where the run stands to its last step."""
@@ -171,6 +176,7 @@ class Run:
                         self.save_best({})  # stopped before the first validation: the run can still be used
                     self.save()
                     raise KeyboardInterrupt
+        self.stopped = stop.requested  # when the last step was done already
 
     def step(self, batch: dict[str, Any]) -> float:
         """One optimisation step; returns its loss."""

@@ -72,6 +72,13 @@ def tissue(label: int) -> int:
     return LEFT_OF.get(label, label)
 
 
+def other_side(label: int) -> int:
+    """The FreeSurfer id of the same structure on the other side; of one in the middle its own."""
+    if 1000 <= label < 5000:  # aparc: 1xxx and 3xxx on the left
+        return label + 1000 if label // 1000 in (1, 3) else label - 1000
+    return RIGHT_OF.get(label, LEFT_OF.get(label, label))
+
+
 def draw(rng: np.random.Generator, ids: Collection[int], contrast: str = "t1") -> Paint:
     """Draw a recipe.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from r2reg.config import BOTH_DIRECTIONS, FLOW_CONSISTENCIES, LOSS_PARTS, TrainConfig
-from r2reg.training.views import middles
+from r2reg.training.views import coarser
 
 if TYPE_CHECKING:
     import keras
@@ -74,25 +74,13 @@ def _scale_parts(
 def at_scale(
     batch: dict[str, Tensor], outputs: dict[str, Tensor], scale: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a scale's loss looks at: the images and masks by means over blocks, labels by their middles."""
+    """What a scale's loss looks at."""
     if scale == 1:
         return batch, outputs
-    from keras import ops
-
-    from r2reg.flow.resize import shrink
-
-    def coarse(name: str, value: Tensor) -> Tensor:
-        if not name.endswith("labels"):
-            return shrink(value, scale)
-        for axis in range(1, len(value.shape)):
-            places = middles(value.shape[axis], scale)
-            value = ops.take(value, places, axis=axis)
-        return value
-
-    seen = ("moving", "fixed", "mask", "moving_labels", "fixed_labels")
-    images = {name: coarse(name, batch[name]) for name in seen if name in batch}
     suffix = f"_{scale}"
-    return images, {name.removesuffix(suffix): value for name, value in outputs.items() if name.endswith(suffix)}
+    return coarser(batch, scale), {
+        name.removesuffix(suffix): value for name, value in outputs.items() if name.endswith(suffix)
+    }
 
 
 def part_names(config: TrainConfig) -> list[str]:
@@ -120,9 +108,9 @@ def dice_loss(batch: dict[str, Tensor], displacement: Tensor, classes: int) -> T
 
 
 def total_loss(parts: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """The weighted sum of the parts."""
+    """The weighted sum of the parts; those that are only watched cost no gradient."""
     weights = config.loss_weights
-    return sum(weights[name] * value for name, value in parts.items())
+    return sum(weights[name] * value for name, value in parts.items() if weights[name] > 0)
 
 
 def needs_inverse(config: TrainConfig) -> bool:
@@ -154,10 +142,12 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             self.input_names = [tensor.name for tensor in network.inputs]
             self.trackers = [keras.metrics.Mean(name) for name in names]
 
-        def call(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            outputs = dict(self.network([batch[name] for name in self.input_names]))
+        # Keras hands `training` on to those alone that name it; a sampled velocity is sampled where it is true.
+        def call(self, batch: dict[str, Tensor], training: bool | None = None) -> dict[str, Tensor]:
+            outputs = dict(self.network([batch[name] for name in self.input_names], training=training))
             if both:
-                outputs["backward"] = self.network([batch["fixed"], batch["moving"]])["displacement"]
+                back = self.network([batch["fixed"], batch["moving"]], training=training)
+                outputs["backward"] = back["displacement"]
             return outputs
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]

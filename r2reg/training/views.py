@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from r2reg.config import Branch, NetworkConfig
 from r2reg.networks.tiles import cut, tile_shape
 
+Tensor = Any
 Batch = dict[str, np.ndarray]
+IMAGES = ("moving", "fixed", "mask", "moving_labels", "fixed_labels")
 
 
 class View(Protocol):
@@ -44,28 +46,41 @@ class OneChunk:
 
 
 class Coarse:
-    """Images by means over blocks, labels by the voxel in the middle, masks by majority."""
+    """The pair on a grid that is coarser by a factor."""
 
     def __init__(self, shape: tuple[int, ...], factor: int) -> None:
         self.shape, self.factor = tuple(-(-n // factor) for n in shape), factor
 
     def __call__(self, pair: Batch, rng: np.random.Generator) -> Batch:
-        return {name: self._coarse(name, array) for name, array in pair.items()}
-
-    def _coarse(self, name: str, array: np.ndarray) -> np.ndarray:
         from keras import ops
 
-        from r2reg.flow.resize import shrink
-
-        if name.endswith("labels"):
-            return array[np.ix_(*[middles(n, self.factor) for n in array.shape])]
-        means: np.ndarray = ops.convert_to_numpy(shrink(ops.convert_to_tensor(array[None]), self.factor))[0]
-        return (means >= 0.5).astype(np.float32) if name == "mask" else means
+        tensors = {name: ops.convert_to_tensor(array[None]) for name, array in pair.items()}
+        return {name: ops.convert_to_numpy(value)[0] for name, value in coarser(tensors, self.factor).items()}
 
 
-def middles(n: int, factor: int) -> np.ndarray:
-    """The indices of the voxels in the middle of blocks of `factor` along an axis of n."""
-    return np.minimum(np.arange(0, n, factor) + factor // 2, n - 1)
+def coarser(batch: dict[str, Tensor], factor: int) -> dict[str, Tensor]:
+    """A batch on a coarser grid: images and masks by means over blocks, labels by the voxel in the middle.
+
+    Args:
+        batch: as `batches.Batches` makes it; what is no image, mask or label map is left out.
+    """
+    from keras import ops
+
+    from r2reg.flow.resize import shrink
+
+    found = {}
+    for name in IMAGES:
+        if name not in batch:
+            continue
+        value = batch[name]
+        if not name.endswith("labels"):
+            found[name] = shrink(value, factor)
+            continue
+        for axis in range(1, len(value.shape)):
+            n = value.shape[axis]
+            value = ops.take(value, np.minimum(np.arange(0, n, factor) + factor // 2, n - 1), axis=axis)
+        found[name] = value
+    return found
 
 
 def view_of(branch: Branch | None, shape: tuple[int, ...], config: NetworkConfig) -> View:

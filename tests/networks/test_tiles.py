@@ -26,6 +26,21 @@ def test_tiles_cover_and_overlap(shape, chunks, overlap):
             assert overlap <= stop - start <= overlap + chunks
 
 
+@pytest.mark.parametrize("shape", [(176, 176, 16), (40, 20, 16), (41, 50, 37), (176, 176, 7)])
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_rounded_up_tiles_cover_without_a_double(shape, chunks):
+    tiles = cut(shape, chunks, 2, 16)
+    assert len({tuple((part.start, part.stop) for part in tile) for tile in tiles}) == len(tiles)
+    covered = np.zeros(shape, int)
+    for tile in tiles:
+        covered[tile] += 1
+    assert covered.min() == 1
+    assert {covered[tile].shape for tile in tiles} == {tile_shape(shape, chunks, 2, 16)}
+    for axis in range(len(shape)):
+        for (_, stop), (start, _) in itertools.pairwise(sorted({(t[axis].start, t[axis].stop) for t in tiles})):
+            assert stop - start >= 2
+
+
 @pytest.mark.parametrize("overlap", [2, 6])
 def test_join_gives_back_what_was_cut(overlap):
     field = np.random.default_rng(0).normal(size=(30, 26, 3)).astype("float32")

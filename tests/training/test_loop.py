@@ -96,28 +96,31 @@ def test_multiscale_trains_its_branches_then_merges_them(multiscale):
 
 
 def test_multiscale_goes_on_where_it_stopped(multiscale, cohort, tmp_path, monkeypatch):
-    """Stopped in phase 2, and continued: the weights of the run that was never stopped, on the same branches."""
+    """Stopped in each part, once in its very last step, and continued: the run that was never stopped."""
     whole, config = multiscale
     run = tmp_path / "run"
-    shutil.copytree(whole, run)
-    for name in ("last.ckpt", "model.weights.h5"):
-        (run / name).unlink()
-    (run / "config.json").unlink()
-    with pytest.raises(OutputError, match=r"chunk/last.ckpt.*--resume"):
-        train(cohort, run, config)
     step = loop.Run.step
+    stops = {("chunk", 2), ("coarse", 1), ("run", 1)}
 
-    def stop_after_one(self, batch):
+    def stopping(self, batch):
         loss = step(self, batch)
-        os.kill(os.getpid(), signal.SIGINT)
+        if (self.folder.name, self.state.step) in stops:
+            stops.remove((self.folder.name, self.state.step))
+            os.kill(os.getpid(), signal.SIGINT)
         return loss
 
-    monkeypatch.setattr(loop.Run, "step", stop_after_one)
-    with pytest.raises(KeyboardInterrupt):
-        train(cohort, run, config, resume=True)
-    monkeypatch.setattr(loop.Run, "step", step)
+    monkeypatch.setattr(loop.Run, "step", stopping)
+    for has in ("chunk/last.ckpt", "coarse/last.ckpt", "last.ckpt"):
+        with pytest.raises(KeyboardInterrupt):
+            train(cohort, run, config, resume=run.exists())
+        assert (run / has).is_file()
+        assert (run / "coarse").exists() == (has != "chunk/last.ckpt")
+    with pytest.raises(OutputError, match=r"--resume"):
+        train(cohort, run, config)
     train(cohort, run, config, resume=True)
-    assert_same_weights(weights(run / "model.weights.h5"), weights(whole / "model.weights.h5"), atol=1e-6)
+    for part in ("chunk", "coarse", "."):
+        found, expected = (weights(folder / part / "model.weights.h5") for folder in (run, whole))
+        assert_same_weights(found, expected, atol=1e-5)
 
 
 def test_multiscale_without_a_branch(multiscale, tmp_path):

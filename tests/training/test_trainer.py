@@ -53,6 +53,29 @@ def test_labels_of_a_scale_are_the_blocks_middles():
     np.testing.assert_array_equal(ops.convert_to_numpy(images["moving_labels"])[0], expected)
 
 
+@pytest.mark.backends
+def test_a_sampled_velocity_is_sampled_while_training_alone():
+    """Without learning, a batch's loss differs from step to step by the noise; the prediction does not."""
+    model = NetworkConfig(network="vm-diff", ndim=2, spacing=(1.0, 1.0), **SMALL)
+    rng = np.random.default_rng(0)
+    batch = {name: rng.random((1, 16, 16, 1), np.float32) for name in ("moving", "fixed")}
+
+    def losses(seed):
+        keras.utils.set_random_seed(seed)
+        network = build_network(model, (16, 16))
+        head = network.get_layer("log_variance")
+        head.bias.assign(ops.zeros_like(head.bias))  # a standard deviation of one voxel
+        trainer = make_trainer(network, TrainConfig(model=model, learning_rate=1e-12), 0)
+        same = [trainer.predict_on_batch(batch)["displacement"] for _ in range(2)]
+        np.testing.assert_array_equal(*same)
+        return [float(trainer.train_on_batch(batch, return_dict=True)["similarity"]) for _ in range(2)]
+
+    first, second = losses(0)
+    assert abs(first - second) > 1e-3 * first
+    assert losses(0) == pytest.approx([first, second], rel=1e-4)
+    assert abs(losses(1)[0] - first) > 1e-3 * first
+
+
 def test_accumulated_steps_are_one_of_the_larger_batch():
     """Two steps of one pair each against one step of both: one update by the same mean gradient."""
     model = NetworkConfig(network="svf-r2net", velocity="nokl", ndim=2, spacing=(1.0, 1.0), blocks=2, **SMALL)
