@@ -18,6 +18,7 @@ import argparse
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +159,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of every network and branch [%(default)s]")
     parser.add_argument("--spacing", type=float, default=4.0, help="mm [%(default)s]")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="[%(default)s; the paper's is 1e-4]")
-    parser.add_argument("more", nargs="*", help="options of r2reg train, after --")
-    options = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:end], argparse.Namespace(more=sys.argv[end + 1 :]))
     stop_children_when_stopped()
     (options.output / "cache").mkdir(parents=True, exist_ok=True)
     (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2))

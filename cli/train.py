@@ -122,6 +122,7 @@ OPTIONS = [
         "--mixed-precision/--no-mixed-precision", default=None, help="U-Net in half precision, for GPUs.  [default: no]"
     ),
     click.option("--device", metavar="auto|cpu|gpu[:K]", help=with_default("--device", "Where to train.")),
+    number("--devices", int, "How many devices share a batch.", 1),
     number("--threads", int, "CPU threads; 0: the backend's choice."),
     click.option("--deterministic/--no-deterministic", default=None, help="Run-to-run equal results, slower."),
 ]

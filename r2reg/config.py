@@ -199,7 +199,7 @@ class TrainConfig(Settings):
     With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1. `prior_lambda` is the
     precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is drawn anew for every pair
     from `seed` and the step. `accumulate`: steps whose mean gradient makes one update. `mixed_precision`: the U-Net
-    computes in half precision, which GPUs do faster. `shape` is the
+    computes in half precision, which GPUs do faster. `devices`: over how many a batch is shared out. `shape` is the
     training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
     pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
     steps, 0 means every epoch. `clipnorm` 0 is off.
@@ -229,6 +229,7 @@ class TrainConfig(Settings):
     workers: int = 2
     mixed_precision: bool = False
     device: str = "auto"
+    devices: int = 1
     threads: int = 0
     deterministic: bool = False
 
@@ -240,8 +241,13 @@ class TrainConfig(Settings):
         check_device(self.device)
         for kind in self.augment:
             check_choice("augment", kind, Augment)
-        for name in ("epochs", "batch_size", "accumulate", "validation_pairs", "workers"):
+        for name in ("epochs", "batch_size", "accumulate", "validation_pairs", "workers", "devices"):
             check_count(name, getattr(self, name), least=1)
+        if self.batch_size % self.devices:
+            raise ConfigError(
+                "each device takes an equal share of a batch: give a batch_size that is a multiple of devices. "
+                f"Received: batch_size={self.batch_size}, devices={self.devices}"
+            )
         if self.steps is not None:
             check_count("steps", self.steps, least=1)
         for name in ("validate_every", "seed", "threads"):

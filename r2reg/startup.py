@@ -21,11 +21,14 @@ UNUSED_BY_KERAS = ("matplotlib", "sklearn")
 REPORTED_VERSIONS = ("keras", "tensorflow", "jax", "torch", "numpy", "nibabel", "SimpleITK")
 
 
-def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = False, seed: int = 0) -> None:
+def start_backend(
+    device: str = "auto", threads: int = 0, deterministic: bool = False, seed: int = 0, devices: int = 1
+) -> None:
     """Device, threads, determinism and seed, before the first tensor is made.
 
     Args:
         device: auto, cpu, gpu or gpu:K. threads: of the CPU, 0 for the backend's own choice.
+        devices: as how many the CPU is to count, with device cpu.
     Raises:
         ConfigError: a GPU is asked for and the backend sees none.
     """
@@ -35,6 +38,7 @@ def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = 
         # Read by CUDA and by JAX when they start, so it works before the first tensor only.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(devices)
     # TensorFlow's own allocator keeps freed memory. By malloc each large tensor is fresh pages from the system, and
     # clearing those takes half the time of a refinement at full size. Its bound: what the machine has.
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
@@ -52,6 +56,11 @@ def start_backend(device: str = "auto", threads: int = 0, deterministic: bool = 
         raise ConfigError(
             f"--device {device}: {name} sees no GPU; install a build with GPU support or use --device cpu"
         )
+    if devices > 1 and device == "cpu":
+        try:
+            backend.split_cpu(devices)
+        except RuntimeError:
+            log.warning("the backend has started already; its CPU stays one device")
     if threads:
         try:
             backend.set_threads(threads)

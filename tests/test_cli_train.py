@@ -171,3 +171,24 @@ def test_an_option_without_effect_is_refused(given):
 def test_augment_none_undoes_the_file():
     assert merge({"augment": ["flip"]}, {"augment": ()}).augment == ()
     assert Words().convert("none", None, None) == ()
+
+
+def test_two_devices_share_a_batch(cohort, tmp_path):
+    """The CPU as two devices: the weights are those of one."""
+    found = []
+    for devices in (1, 2):
+        run = tmp_path / str(devices)
+        options = ["--steps", 3, "--batch-size", 2, "--learning-rate", 1e-3, "--device", "cpu", "--devices", devices]
+        process = r2reg(cohort, "-o", run, *SMALL, *options)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-2000:]
+        with np.load(run / "last.ckpt") as file:
+            found.append({name: file[name] for name in file.files if name != "meta"})
+    assert found[0].keys() == found[1].keys()
+    for name, array in found[0].items():
+        np.testing.assert_allclose(found[1][name], array, rtol=0, atol=1e-5)
+
+
+def test_a_batch_that_devices_cannot_share():
+    with pytest.raises(ConfigError, match="multiple of devices"):
+        merge({}, {"devices": 2, "batch_size": 3})

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from r2reg.errors import ConfigError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -170,6 +172,87 @@ def peak_gpu_bytes() -> int:
     import torch
 
     return int(torch.cuda.max_memory_allocated())
+
+
+def split_cpu(count: int) -> None:
+    """Have TensorFlow take the CPU for several devices; call it before the first tensor is made.
+
+    Raises:
+        RuntimeError: the backend has started already.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+
+
+def _split_cpus() -> int:
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return len(jax.devices("cpu"))
+    import tensorflow as tf
+
+    return len(tf.config.list_logical_devices("CPU"))
+
+
+class DataParallel:
+    """Several devices, on which models are trained that are made in its `scope`: each has its share of a batch.
+
+    By Keras' distribution on JAX, by TensorFlow's mirrored strategy there.
+
+    Args:
+        count: how many, the GPUs where there are any. 1: nothing is distributed.
+    Raises:
+        ConfigError: there are fewer, or the backend does not do it.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._distribution = self._start() if count > 1 else None
+
+    def _start(self) -> Any:
+        name, gpus = keras.backend.backend(), devices()["gpu"]
+        if name == "torch":
+            raise ConfigError("--devices: training on several devices needs KERAS_BACKEND=tensorflow or jax")
+        kind, found = ("gpu", gpus) if gpus else ("cpu", _split_cpus())
+        if found < self.count:
+            raise ConfigError(
+                f"--devices {self.count}: {name} sees {found} {kind.upper()}; give fewer, or --device cpu to try it"
+            )
+        names = [f"{kind}:{k}" for k in range(self.count)]
+        if name == "jax":
+            return keras.distribution.DataParallel(devices=names)
+        import tensorflow as tf
+
+        return tf.distribute.MirroredStrategy([name.upper() for name in names])
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """In which models are made and trained."""
+        return contextlib.nullcontext() if self._distribution is None else self._distribution.scope()
+
+    def shared_out(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch (N, ...), cut along its first axis where the backend wants that done for it."""
+        if self._distribution is None or keras.backend.backend() != "tensorflow":
+            return batch
+
+        def shares(values: Any) -> Any:
+            parts = [values[k :: self.count] for k in range(self.count)]
+            return self._distribution.experimental_distribute_values_from_function(
+                lambda context: parts[context.replica_id_in_sync_group]
+            )
+
+        return {name: shares(values) for name, values in batch.items()}
+
+
+def replicas() -> int:
+    """Over how many devices TensorFlow will sum the gradients of a loss that is computed here; the others average."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def set_threads(threads: int) -> None:

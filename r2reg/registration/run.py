@@ -25,7 +25,7 @@ from r2reg.threads import processors, set_threads
 log = logging.getLogger("r2reg")
 
 # Peak bytes of the process, and per voxel of each stage's grid: measured on a CPU with TensorFlow 2.21 from 64x80x80
-# (1.3 GB) over 160x192x224 (4.4) to 256^3 (9.0), and rounded up.
+# (1.3 GB) over 160x192x224 (4.4) to 256^3 (7.6), and rounded up.
 PROCESS_BYTES = 1.2e9
 NETWORK_BYTES_PER_VOXEL = 450  # of what a U-Net sees at once
 MERGE_BYTES_PER_VOXEL = 150  # of a multi-scale network's phase 2

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "last.ckpt"
 SCHEMA_VERSION = 1
-# Settings that may change between a run and its continuation: they move no weight, or only say how long to go
-# on.
-FREE_ON_RESUME = frozenset({"epochs", "steps", "validate_every", "workers", "device", "threads", "deterministic"})
+# Settings that may change between a run and its continuation: they move no weight, or only say how long to go on.
+FREE_ON_RESUME = frozenset(
+    {"epochs", "steps", "validate_every", "workers", "device", "devices", "threads", "deterministic"}
+)
 
 
 @dataclass

@@ -71,7 +71,7 @@ def train(
     open_run(run, *branches, resume=resume, overwrite=overwrite)
     try:
         dataset, config = make_dataset(rows, config, run / CACHE)
-        start_backend(config.device, config.threads, config.deterministic, config.seed)
+        start_backend(config.device, config.threads, config.deterministic, config.seed, config.devices)
     except BaseException:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
@@ -100,6 +100,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset, branch: Branch | None = None) -> None:
+        from r2reg.flow.backend import DataParallel
         from r2reg.networks.build import build_network
         from r2reg.training.trainer import make_trainer, needs_inverse
 
@@ -108,15 +109,18 @@ class Run:
             folder.mkdir(exist_ok=True)
             config = replace(config, model=config.model.branch(branch))
         self.folder, self.config, self.dataset = folder, config, dataset
-        self.network: keras.Model = build_network(
-            config.model, view.shape, inverse=needs_inverse(config), mixed=config.mixed_precision
-        )
+        self.parallel = DataParallel(config.devices)
+        with self.parallel.scope():
+            self.network: keras.Model = build_network(
+                config.model, view.shape, inverse=needs_inverse(config), mixed=config.mixed_precision
+            )
         self.shape = view.shape
         self.identity = identity(config, fingerprint(dataset))
         branches = None
         if config.model.two_phase:
             branches = self.load_branches()
-        self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
+        with self.parallel.scope():
+            self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
         self.batches = Batches(dataset, config, view, branches)
         self.state = State()
         self.stopped = False
@@ -180,7 +184,9 @@ class Run:
 
     def step(self, batch: dict[str, Any]) -> float:
         """One optimisation step; returns its loss."""
-        values = {k: float(v) for k, v in self.trainer.train_on_batch(batch, return_dict=True).items()}
+        with self.parallel.scope():
+            found = self.trainer.train_on_batch(self.parallel.shared_out(batch), return_dict=True)
+        values = {name: float(value) for name, value in found.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(
                 f"{self.folder}: the loss became {values['loss']} at step {self.state.step + 1}; "

@@ -156,9 +156,10 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
             parts = loss_parts(batch, y_pred, config, classes)
             for tracker in self.trackers:
                 tracker.update_state(parts[tracker.name])
-            return total_loss(parts, config)
+            return total_loss(parts, config) / backend.replicas()
 
     trainer = Trainer()
+    trainer.built = True  # as the network is; Keras would look at a batch for it
     optimizer: keras.optimizers.Optimizer = keras.optimizers.Adam(
         config.learning_rate,
         clipnorm=config.clipnorm or None,

@@ -36,6 +36,7 @@ def validate(trainer: keras.Model, batches: Batches, config: TrainConfig) -> Val
     for number in range(len(batches.dataset.validation)):
         batch = batches.validation(number)
         outputs = trainer.predict_on_batch({name: batch[name] for name in trainer.input_names})
+        outputs = {name: value[:1] for name, value in outputs.items()}  # of the first device, where there are several
         rows.append(_scores(batch, outputs, config, len(batches.dataset.label_ids)))
         if picture is None:
             picture = _picture(batch, outputs["displacement"])
