@@ -18,12 +18,14 @@ SHAPE = (18, 16, 20)
 SMALL = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2, "blocks": 2, "overlap": 4}
 NETWORKS = {
     "svf": {"network": "svf-r2net"},
-    "svf-flow": {"network": "svf-r2net", "velocity": "prob", "integrator": "flow", "scheme": "rk4"},
-    "nsvf": {"network": "nsvf-r2net", "velocity": "nonprob-gauss", "spectral_norm": "kernel"},
-    "nsvf-flow": {"network": "nsvf-r2net", "velocity": "nokl", "integrator": "flow"},
-    "nsvf-squaring": {"network": "nsvf-r2net", "velocity": "gauss", "integrator": "scaling_squaring"},
+    "nsvf-flow": {"network": "nsvf-r2net", "velocity": "prob", "integrator": "flow", "scheme": "rk4"},
+    "nsvf-squaring": {
+        "network": "nsvf-r2net",
+        "velocity": "nonprob-gauss",
+        "spectral_norm": "kernel",
+        "integrator": "scaling_squaring",
+    },
     "vm-half": {"network": "vm-diff"},
-    "vm-full": {"network": "vm-diff", "velocity_size": "full"},
     "ms-vm": {"network": "ms-vm-diff"},
     "ms-nsvf": {"network": "ms-nsvf-r2net"},
 }
