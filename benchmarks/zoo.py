@@ -94,11 +94,13 @@ def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
     ]
     log = folder / "train.log"
     cost_file = folder / "cost.json"
-    if not cost_file.exists():
+    done = json.loads(cost_file.read_text()) if cost_file.exists() else {}
+    if done.pop("options", None) != settings + options.more:
         cost = run(command, log)
         if cost.status:
             raise RuntimeError(f"{name}: {last_line(log)}")
-        cost_file.write_text(json.dumps({"peak_gigabytes_training": cost.peak_gigabytes}))
+        done = {"peak_gigabytes_training": cost.peak_gigabytes}
+        cost_file.write_text(json.dumps(done | {"options": settings + options.more}))
     parts = [history_of(part) for part in (folder / "chunk", folder / "coarse", folder) if (part / HISTORY).exists()]
     steps = sum(int(float(history[-1]["step"])) for history in parts)
     seconds = sum(float(history[-1]["seconds"]) for history in parts)
@@ -107,7 +109,7 @@ def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "steps": steps,
         "step_seconds": seconds / steps,
         "best_step": best["step"],
-        **json.loads(cost_file.read_text()),  # of an interrupted training the last process' memory
+        **done,  # of an interrupted training the last process' memory
     }
 
 

@@ -178,6 +178,13 @@ def merge(file: dict[str, Any], given: dict[str, Any]) -> settings.TrainConfig:
     return merged
 
 
+def has_steps(model: settings.NetworkConfig) -> bool:
+    """Whether the number of blocks counts."""
+    if model.stationary and model.integrator == "scaling_squaring":
+        return False
+    return model.residual or model.integrator == "flow"
+
+
 # Setting -> what it needs to have an effect.
 ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
     "velocity_sigma": ("--velocity gauss, multi or nonprob-gauss", lambda c: c.model.velocity in settings.SMOOTHED),
@@ -185,7 +192,7 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
     "scheme": ("--integrator flow", lambda c: c.model.integrator == "flow"),
     "substeps": ("--integrator flow", lambda c: c.model.integrator == "flow"),
     "squarings": ("--integrator scaling_squaring", lambda c: c.model.integrator == "scaling_squaring"),
-    "blocks": ("an R2Net or --integrator flow", lambda c: c.model.residual or c.model.integrator == "flow"),
+    "blocks": ("--integrator residual or flow, or nsvf-r2net", lambda c: has_steps(c.model)),
     "spectral_norm": ("an R2Net", lambda c: c.model.residual),
     "residual_scale": ("an R2Net", lambda c: c.model.residual),
     "chunks": ("ms-svf-r2net or ms-nsvf-r2net", lambda c: c.model.two_phase),

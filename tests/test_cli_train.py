@@ -192,3 +192,18 @@ def test_two_devices_share_a_batch(cohort, tmp_path):
 def test_a_batch_that_devices_cannot_share():
     with pytest.raises(ConfigError, match="multiple of devices"):
         merge({}, {"devices": 2, "batch_size": 3})
+
+
+@pytest.mark.parametrize(
+    "more", [["--devices", 3, "--batch-size", 3], ["--devices", 2, "--batch-size", 2, "--clipnorm", 1]]
+)
+def test_devices_that_cannot_be_had_leave_the_old_run(cohort, tmp_path, more):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("the old one")
+    cpus = ["--device", "cpu"] if more[1] == 2 else ["--device", "auto"]
+    process = r2reg(cohort, "-o", run, *SMALL, *more, *cpus, "--overwrite")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "ConfigError: --" in errors
+    assert (run / "config.json").read_text() == "the old one"

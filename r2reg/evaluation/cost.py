@@ -81,7 +81,8 @@ def measure_all(
         if asked.items() <= before.items() and before["status"] == "done":
             continue
         row = asked | _cell_in_a_process(method, size, mode, runs, threads)
-        known[_key(row)] = row
+        if row["status"] == "done" or before.get("status") != "done":
+            known[_key(row)] = row
         _write(table, _sorted(known.values()))
         figures = row.get("reason") or f"{row['seconds_mean']} s, {row['peak_gigabytes']} GB"
         say(f"{method} {size}^3 {mode}: {figures}")
@@ -91,10 +92,10 @@ def measure_all(
     return rows
 
 
-def _key(row: dict[str, str]) -> tuple[int, int, int]:
-    """Where a cell stands in the table."""
+def _key(row: dict[str, str]) -> tuple[int, int, str, int]:
+    """A cell's place in the table."""
     place = list(METHODS).index(row["method"]) if row["method"] in METHODS else len(METHODS)
-    return int(row["size"]), place, MODES.index(row["mode"])
+    return int(row["size"]), place, row["method"], MODES.index(row["mode"])
 
 
 def _sorted(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:

@@ -51,8 +51,9 @@ def validation_batches(run: Path, model: SavedModel) -> Batches:
     from r2reg.training.dataset import reopened
     from r2reg.training.folder import CACHE, CONFIG
 
-    if run.name in get_args(Branch) and (run.parent / CONFIG).is_file():
-        raise ModelError(f"{run}: is one branch of {run.parent}; test that for convergence")
+    place = run.resolve()
+    if place.name in get_args(Branch) and (place.parent / CONFIG).is_file():
+        raise ModelError(f"{run}: is one branch of {place.parent}; test that for convergence")
     try:
         data, training = model.details["data"], model.details["training"]
         pairs, shape, ids = data["validation"], tuple(data["shape"]), tuple(data["labels"])

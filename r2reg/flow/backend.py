@@ -228,18 +228,24 @@ class DataParallel:
 
         return tf.distribute.MirroredStrategy([name.upper() for name in names])
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether TensorFlow does it, which sums the gradients after all else has been done with them."""
+        return self._distribution is not None and keras.backend.backend() == "tensorflow"
+
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """In which models are made and trained."""
         return contextlib.nullcontext() if self._distribution is None else self._distribution.scope()
 
     def shared_out(self, batch: dict[str, Any]) -> dict[str, Any]:
         """A batch (N, ...), cut along its first axis where the backend wants that done for it."""
-        if self._distribution is None or keras.backend.backend() != "tensorflow":
+        if not self.mirrored:
             return batch
+        strategy: Any = self._distribution
 
         def shares(values: Any) -> Any:
             parts = [values[k :: self.count] for k in range(self.count)]
-            return self._distribution.experimental_distribute_values_from_function(
+            return strategy.experimental_distribute_values_from_function(
                 lambda context: parts[context.replica_id_in_sync_group]
             )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "last.ckpt"
 SCHEMA_VERSION = 1
-# Settings that may change between a run and its continuation: they move no weight, or only say how long to go on.
+# Settings that may change between a run and its continuation: they say how long to go on, or how to compute the same.
 FREE_ON_RESUME = frozenset(
     {"epochs", "steps", "validate_every", "workers", "device", "devices", "threads", "deterministic"}
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from r2reg.config import Branch, TrainConfig
-from r2reg.errors import TrainingError
+from r2reg.errors import ConfigError, TrainingError
 from r2reg.io.files import first_missing
 from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
@@ -29,6 +29,7 @@ from r2reg.training.views import view_of
 if TYPE_CHECKING:
     import keras
 
+    from r2reg.flow.backend import DataParallel
     from r2reg.networks.branches import Branches
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def train(
     try:
         dataset, config = make_dataset(rows, config, run / CACHE)
         start_backend(config.device, config.threads, config.deterministic, config.seed, config.devices)
+        parallel = shared_among(config)
     except BaseException:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
@@ -83,24 +85,48 @@ def train(
     if not (run / CHECKPOINT).is_file():
         for branch in branches:
             log.info("phase 1, branch %s", branch)
-            part = Run(run / branch, config, dataset, branch)
+            part = Run(run / branch, config, dataset, parallel, branch)
             part.go()
             if part.stopped:
                 raise KeyboardInterrupt
     if branches:
         log.info("phase 2")
-    return Run(run, config, dataset).go()
+    return Run(run, config, dataset, parallel).go()
+
+
+def shared_among(config: TrainConfig) -> DataParallel:
+    """The devices that are to share each batch.
+
+    Raises:
+        ConfigError: there are fewer, or the backend cannot do with several what is asked for.
+    """
+    from r2reg.flow.backend import DataParallel
+
+    parallel = DataParallel(config.devices)
+    if parallel.mirrored and (config.accumulate > 1 or config.mixed_precision or config.clipnorm):
+        raise ConfigError(
+            "--accumulate, --mixed-precision and --clipnorm look at one device's gradient on TensorFlow; "
+            "leave them out, train on one device, or set KERAS_BACKEND=jax"
+        )
+    return parallel
 
 
 class Run:
     """One training in its folder: the network, its trainer, and where it stands.
 
     Args:
+        parallel: the devices to train on.
         branch: train this part of the configuration's multi-scale network.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, dataset: Dataset, branch: Branch | None = None) -> None:
-        from r2reg.flow.backend import DataParallel
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        dataset: Dataset,
+        parallel: DataParallel,
+        branch: Branch | None = None,
+    ) -> None:
         from r2reg.networks.build import build_network
         from r2reg.training.trainer import make_trainer, needs_inverse
 
@@ -109,7 +135,7 @@ class Run:
             folder.mkdir(exist_ok=True)
             config = replace(config, model=config.model.branch(branch))
         self.folder, self.config, self.dataset = folder, config, dataset
-        self.parallel = DataParallel(config.devices)
+        self.parallel = parallel
         with self.parallel.scope():
             self.network: keras.Model = build_network(
                 config.model, view.shape, inverse=needs_inverse(config), mixed=config.mixed_precision
