@@ -112,6 +112,7 @@ OPTIONS = [
     number("--batch-size", int, "Pairs per step.", 1),
     number("--accumulate", int, "Steps whose mean gradient makes one update.", 1),
     number("--learning-rate", float, "Of Adam.", 0, strict=True),
+    choice("--schedule", settings.Schedule, "The learning rate over the steps; cosine: down to 0."),
     number("--clipnorm", float, "Largest norm of a weight's gradient; 0: any."),
     number("--weight-decay", float, "Of AdamW, on kernels."),
     number("--validate-every", int, "Steps between validations; 0: an epoch."),

@@ -20,6 +20,7 @@ TrainSimilarity = Literal["mse", "lncc", "ngf", "mi", "mind", "dice"]
 Align = Literal["none", "affine"]
 Synthesis = Literal["none", "labels"]
 Contrast = Literal["t1", "random"]
+Schedule = Literal["constant", "cosine"]
 Augment = Literal["affine", "flip", "intensity"]
 
 
@@ -201,8 +202,8 @@ class TrainConfig(Settings):
     from `seed` and the step. `accumulate`: steps whose mean gradient makes one update. `mixed_precision`: the U-Net
     computes in half precision, which GPUs do faster. `devices`: over how many a batch is shared out. `shape` is the
     training grid in voxels, None derives it from the first training image. `epochs` counts passes over given
-    pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `validate_every` is in
-    steps, 0 means every epoch. `clipnorm` 0 is off.
+    pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `schedule` cosine lets the
+    learning rate fall to 0 over all of them. `validate_every` is in steps, 0 means every epoch. `clipnorm` 0 is off.
     """
 
     model: NetworkConfig = field(default_factory=NetworkConfig)
@@ -221,6 +222,7 @@ class TrainConfig(Settings):
     batch_size: int = 1
     accumulate: int = 1
     learning_rate: float = 1e-4
+    schedule: Schedule = "constant"
     clipnorm: float = 0.0
     weight_decay: float = 0.0
     validate_every: int = 0
@@ -238,6 +240,7 @@ class TrainConfig(Settings):
         check_choice("align", self.align, Align)
         check_choice("synthesis", self.synthesis, Synthesis)
         check_choice("contrast", self.contrast, Contrast)
+        check_choice("schedule", self.schedule, Schedule)
         check_device(self.device)
         for kind in self.augment:
             check_choice("augment", kind, Augment)

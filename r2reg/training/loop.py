@@ -142,11 +142,13 @@ class Run:
             )
         self.shape = view.shape
         self.identity = identity(config, fingerprint(dataset))
+        if config.schedule != "constant":
+            self.identity |= {"total steps": self.total}  # over which the learning rate falls
         branches = None
         if config.model.two_phase:
             branches = self.load_branches()
         with self.parallel.scope():
-            self.trainer = make_trainer(self.network, config, len(dataset.label_ids))
+            self.trainer = make_trainer(self.network, config, len(dataset.label_ids), self.total)
         self.batches = Batches(dataset, config, view, branches)
         self.state = State()
         self.stopped = False
@@ -232,7 +234,7 @@ class Run:
             "epoch": state.step / self.dataset.epoch_steps(self.config.batch_size),
             **means,
             **{f"val_{name}": value for name, value in result.values.items()},
-            "learning_rate": self.config.learning_rate,
+            "learning_rate": float(self.trainer.optimizer.learning_rate),
             "seconds": state.seconds,
             "wait_seconds": waited,
             "validation_seconds": time.monotonic() - began,

@@ -118,13 +118,14 @@ def needs_inverse(config: TrainConfig) -> bool:
     return any(config.loss_weights[name] > 0 for name in FLOW_CONSISTENCIES)
 
 
-def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> keras.Model:
+def make_trainer(network: keras.Model, config: TrainConfig, classes: int, steps: int = 1) -> keras.Model:
     """A compiled model around a network, for `train_on_batch(batch)`, which returns the loss and its parts.
 
     Keras' own train step is kept: overriding only the loss works alike on TensorFlow, JAX and PyTorch.
 
     Args:
         network: of `build_network`, with its inverse where `needs_inverse` says so.
+        steps: of the whole training, over which the schedule cosine goes.
     """
     import keras
 
@@ -160,8 +161,11 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int) -> ker
 
     trainer = Trainer()
     trainer.built = True  # as the network is; Keras would look at a batch for it
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
     optimizer: keras.optimizers.Optimizer = keras.optimizers.Adam(
-        config.learning_rate,
+        rate,
         clipnorm=config.clipnorm or None,
         weight_decay=config.weight_decay or None,
         gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
