@@ -212,6 +212,9 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings; options win.")
 @click.option("--write-config", is_flag=True, help="Print all settings as TOML and stop.")
 @click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt.")
+@click.option(
+    "--initial-weights", "initial", type=click.Path(path_type=Path), metavar="MODEL", help="A run to begin with."
+)
 @overwrite_option
 @command_options
 def train(
@@ -220,6 +223,7 @@ def train(
     config: Path | None,
     write_config: bool,
     resume: bool,
+    initial: Path | None,
     overwrite: bool,
     **given: Any,
 ) -> None:
@@ -227,7 +231,8 @@ def train(
 
     COHORT is a CSV with a column image (and labels, mask, subject, group, split), or with columns moving and
     fixed for given pairs; paths are relative to it. RUN can be given to `r2reg register --model`. SIGINT and
-    SIGTERM finish the step and save; `--resume` goes on to the same weights.
+    SIGTERM finish the step and save; `--resume` goes on to the same weights. `--initial-weights` begins with what
+    another run has learnt, on other images or at another spacing.
     """
     merged = merge(read_toml(config) if config else {}, given)
     if write_config:
@@ -239,7 +244,7 @@ def train(
         raise click.UsageError("give a cohort and a run folder: r2reg train COHORT.csv -o RUN")
     from r2reg.training.loop import train as train_network
 
-    result = train_network(cohort, run, merged, resume=resume, overwrite=overwrite)
+    result = train_network(cohort, run, merged, resume=resume, overwrite=overwrite, initial=initial)
     click.echo(f"{result.run}: {result.steps} steps, best on validation at step {result.best_step}")
     for name, value in result.best.items():
         if name.startswith("val_"):

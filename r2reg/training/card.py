@@ -49,16 +49,19 @@ def write_card(
     best: dict[str, float],
     sha256: str,
     versions: dict[str, str],
+    begun: str | None = None,
 ) -> None:
     """What the model is, what it was trained on, how good it is and how to use it, in Markdown.
 
     Args:
         seen: shape of what one forward pass sees.
+        begun: SHA-256 of the weights that the training began with, where they were not random.
     """
     held_out = "held-out" if dataset.held_out else "**not held out: the training pairs themselves**"
     painted = " painted from label maps" if config.synthesis == "labels" else ""
     scores = "\n".join(f"| {name} | {value:.5g} |" for name, value in best.items())
     used = ", ".join(f"{k} {v}" for k, v in versions.items())
+    first = f"- Begun with the weights of another model, SHA-256 `{begun}`.\n" if begun else ""
     shape = " x ".join(map(str, seen))
     spacing = " x ".join(f"{s:g}" for s in config.model.spacing)
     text = f"""# {config.model.network}
@@ -70,7 +73,7 @@ A registration network trained with r2reg. Use it with
 - Training pairs: {len(dataset.training)}.
 - Validation: {len(dataset.validation)} pairs, {held_out}.
 - Weights: `model.weights.h5`, SHA-256 `{sha256}`, best on validation.
-- Versions: {used}.
+{first}- Versions: {used}.
 
 ## Best validation
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from r2reg.config import Branch, TrainConfig
-from r2reg.errors import ConfigError, TrainingError
+from r2reg.config import Branch, NetworkConfig, TrainConfig
+from r2reg.errors import ConfigError, ModelError, TrainingError
 from r2reg.io.files import first_missing
 from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
@@ -21,7 +21,7 @@ from r2reg.training.board import Board
 from r2reg.training.card import write_card, write_history
 from r2reg.training.checkpoint import CHECKPOINT, State, identity, load_checkpoint, save_checkpoint
 from r2reg.training.dataset import Dataset, make_dataset, read_table
-from r2reg.training.folder import BOARD, CACHE, CARD, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
+from r2reg.training.folder import BOARD, CACHE, CARD, CONFIG, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
 from r2reg.training.progress import Stop, show_progress
 from r2reg.training.validation import validate
 from r2reg.training.views import view_of
@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
     from r2reg.flow.backend import DataParallel
     from r2reg.networks.branches import Branches
+    from r2reg.networks.saving import SavedModel
 
 log = logging.getLogger(__name__)
+
+# Settings in which a network may differ from the one whose weights it begins with: they leave the layers as they are.
+FREE_AT_START = frozenset({"spacing", "integrator", "scheme", "substeps", "squarings", "chunks", "overlap"})
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,13 @@ class TrainResult:
 
 
 def train(
-    table: Path | str, run: Path | str, config: TrainConfig, *, resume: bool = False, overwrite: bool = False
+    table: Path | str,
+    run: Path | str,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    initial: Path | str | None = None,
 ) -> TrainResult:
     """Train on a cohort or on given pairs.
 
@@ -59,14 +69,18 @@ def train(
         table: a cohort or pairs CSV (see `r2reg.io.tables`).
         resume: go on from last.ckpt, to the same weights as a run that was never stopped; without one, begin.
         overwrite: replace what an earlier run left; its prepared images are used again.
+        initial: a model folder whose weights to begin with, of a network with the same layers.
     Raises:
         TableError, ImageError, ConfigError: input that cannot be used.
+        ModelError: weights to begin with that cannot be read or do not fit.
         OutputError: the folder holds a run already, or cannot be written.
         TrainingError: a checkpoint that does not fit, or a loss that is not finite.
         KeyboardInterrupt: stopped by a signal, after saving.
     """
     table, run = Path(table), Path(run)
     rows = read_table(table, config)
+    if initial and not (Path(initial) / CONFIG).is_file():  # before images are prepared for it
+        raise ModelError(f"{initial}: holds no {CONFIG}; give a folder that `r2reg train` wrote")
     made = first_missing(run)
     branches: tuple[Branch, ...] = get_args(Branch) if config.model.two_phase else ()
     open_run(run, *branches, resume=resume, overwrite=overwrite)
@@ -74,6 +88,7 @@ def train(
         dataset, config = make_dataset(rows, config, run / CACHE)
         start_backend(config.device, config.threads, config.deterministic, config.seed, config.devices)
         parallel = shared_among(config)
+        begin = initial_model(Path(initial), config.model) if initial else None
     except BaseException:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
@@ -85,13 +100,31 @@ def train(
     if not (run / CHECKPOINT).is_file():
         for branch in branches:
             log.info("phase 1, branch %s", branch)
-            part = Run(run / branch, config, dataset, parallel, branch)
+            part = Run(run / branch, config, dataset, parallel, branch, initial=begin)
             part.go()
             if part.stopped:
                 raise KeyboardInterrupt
     if branches:
         log.info("phase 2")
-    return Run(run, config, dataset, parallel).go()
+    return Run(run, config, dataset, parallel, initial=begin).go()
+
+
+def initial_model(folder: Path, config: NetworkConfig) -> SavedModel:
+    """The model whose weights a training begins with.
+
+    Raises:
+        ModelError: it cannot be read, or its layers are others.
+    """
+    from r2reg.networks.saving import load_model
+
+    saved = load_model(folder)
+    theirs, ours = saved.network.to_dict(), config.to_dict()
+    different = [name for name in ours if name not in FREE_AT_START and theirs[name] != ours[name]]
+    if different:
+        told = ", ".join(f"{name} {theirs[name]} in place of {ours[name]}" for name in different)
+        raise ModelError(f"{folder}: cannot begin with its weights, it has {told}; train with the same")
+    saved.check()
+    return saved
 
 
 def shared_among(config: TrainConfig) -> DataParallel:
@@ -117,6 +150,7 @@ class Run:
     Args:
         parallel: the devices to train on.
         branch: train this part of the configuration's multi-scale network.
+        initial: a model with whose weights to begin.
     """
 
     def __init__(
@@ -126,8 +160,10 @@ class Run:
         dataset: Dataset,
         parallel: DataParallel,
         branch: Branch | None = None,
+        initial: SavedModel | None = None,
     ) -> None:
         from r2reg.networks.build import build_network
+        from r2reg.networks.saving import load_weights
         from r2reg.training.trainer import make_trainer, needs_inverse
 
         view = view_of(branch, dataset.shape, config.model)
@@ -147,6 +183,10 @@ class Run:
         branches = None
         if config.model.two_phase:
             branches = self.load_branches()
+        self.initial = initial.branches[branch] if initial and branch else initial
+        if self.initial:
+            load_weights(self.network, self.initial.folder)
+            self.identity |= {"initial weights": self.initial.sha256}
         with self.parallel.scope():
             self.trainer = make_trainer(self.network, config, len(dataset.label_ids), self.total)
         self.batches = Batches(dataset, config, view, branches)
@@ -283,10 +323,13 @@ class Run:
             "best": {"step": self.state.step, **values},
             "versions": self.versions(),
         }
+        if self.initial:
+            details["initial"] = {"model": self.initial.folder.name, "sha256": self.initial.sha256}
         save_model(self.folder, self.network, self.config.model, details)
         digest = sha256(self.folder / WEIGHTS)
         best = {"step": self.state.step, **values}
-        write_card(self.folder / CARD, self.config, self.dataset, self.shape, best, digest, self.versions())
+        begun = self.initial.sha256 if self.initial else None
+        write_card(self.folder / CARD, self.config, self.dataset, self.shape, best, digest, self.versions(), begun)
 
     @staticmethod
     def versions() -> dict[str, str]:
