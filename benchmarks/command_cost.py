@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from phantoms import phantom_pair
-from processes import R2REG, run_or_fail
+
+from r2reg.evaluation.processes import R2REG, run_or_fail
 
 HELP: tuple[list[str], ...] = ([], ["register"], ["train"], ["apply"], ["points"], ["demo"])
 

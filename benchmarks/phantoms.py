@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from processes import run_or_fail
+from r2reg.evaluation.processes import run_or_fail
 
 
 def phantom_pair(folder: Path, shape: Sequence[int], spacing: float = 1.0) -> list[str]:

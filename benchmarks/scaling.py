@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from phantoms import phantom_pair
-from processes import R2REG, environment, run_or_fail, stop_children_when_stopped
 from results import append_row, markdown, read_rows
+
+from r2reg.evaluation.processes import R2REG, environment, run_or_fail, stop_children_when_stopped
 
 COLUMNS = ("size", "spacing_mm", "voxels", "refine", "wall_seconds", "cpu_seconds", "peak_gigabytes", "threads")
 FIELD_OF_VIEW_MM = 192.0

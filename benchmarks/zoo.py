@@ -22,8 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from processes import HERE, R2REG, environment, last_line, run, stop_children_when_stopped
 from results import append_row, markdown, read_rows
+
+from r2reg.evaluation.processes import R2REG, environment, last_line, run, stop_children_when_stopped
 
 VELOCITIES = ("prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss")
 SMOOTH = "diffusion=0.001"
@@ -121,7 +122,7 @@ def history_of(folder: Path) -> list[dict[str, str]]:
 
 def score(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the test people say of a network."""
-    folder, program = options.output / name, str(HERE / "network_scores.py")
+    folder, program = options.output / name, str(Path(__file__).with_name("network_scores.py"))
     cache = str(options.output / "cache")
     cost = run([*R2REG[:1], program, str(folder), str(options.cohort), "--cache", cache], folder / "scores.log")
     if cost.status:

@@ -13,6 +13,7 @@ COMMANDS = {
     "register": ("register", "Register a moving image to a fixed image."),
     "train": ("train", "Train a network on a cohort."),
     "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
+    "benchmark": ("benchmark", "Register pairs by several methods and compare them."),
     "benchmark-cost": ("benchmark_cost", "Time networks and measure their memory over the image's size."),
     "apply": ("apply", "Resample an image or label map through transforms."),
     "points": ("points", "Carry points through transforms."),

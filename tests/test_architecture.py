@@ -19,7 +19,6 @@ ROOMS = (
     "startup",
     "geometry",
     "phantom",
-    "phantom",
     "io",
     "resampling",
     "flow",
@@ -39,7 +38,7 @@ ROOMS = (
 )
 FLOOR = {name: floor for floor, name in enumerate(ROOMS)}
 KERAS_ROOMS = {"flow", "losses", "networks", "training", "registration"}  # commands load them when they run
-HEAVY = {"keras", "ants", "matplotlib", "SimpleITK", "nibabel", "tensorboard"}
+HEAVY = {"keras", "ants", "matplotlib", "SimpleITK", "nibabel", "tensorboard", "pandas", "statsmodels", "distributed"}
 BACKENDS = {"tensorflow", "jax", "torch"}
 BACKEND_MODULE = "r2reg.flow.backend"
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}

@@ -116,7 +116,7 @@ def test_imported_packages_are_declared() -> None:
     """A package that only some dependency brings along may go with its next release."""
     declared = {re.split(r"[>\[]", line)[0].lower() for line in _list(_setup()["options"]["install_requires"])}
     declared |= {"ants"} if "antspyx" in declared else set()
-    optional = {"jax", "torch"}  # the extra `backends`
+    optional = {"jax", "torch", "distributed", "dask_jobqueue"}  # the extras `backends` and `cluster`
     imported = set()
     for path in (p for folder in INSTALLED_AS for p in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,0 +1,172 @@
+"""The methods that a benchmark compares, each a command that leaves its transforms in a folder.
+
+A new one is a class with `name`, `check`, `command` and `identity`, and a line in `parse_method`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+from r2reg import __version__
+from r2reg.config import RefinePreset
+from r2reg.errors import ConfigError
+from r2reg.evaluation.peers import PACKAGE_OF, PEERS
+from r2reg.evaluation.processes import R2REG
+from r2reg.io.tables import Pair
+
+MODULE_OF = {"antspyx": "ants"}  # where a package's module has another name
+LEVELS: tuple[str, ...] = get_args(RefinePreset)
+
+
+class Method(Protocol):
+    """What a benchmark asks of a method; instances are small, and can be sent to other machines."""
+
+    @property
+    def name(self) -> str:
+        """As the user wrote it; a column of the tables."""
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it computes on a GPU where there is one."""
+
+    def check(self) -> None:
+        """Raise ConfigError or ModelError where it cannot run on this machine."""
+
+    def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
+        """The command that registers a pair; what it writes: as `r2reg register`. Empty: there is nothing to do."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its result besides the pair, JSON; a result made with another is made again."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """No registration at all: where the headers put the images."""
+
+    name: str = "identity"
+    uses_gpu: bool = False
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
+        """Nothing to run."""
+        return []
+
+    def identity(self) -> dict[str, Any]:
+        """Its name alone."""
+        return {"method": self.name}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A classical method of another package."""
+
+    name: str
+    uses_gpu: bool = False
+
+    def check(self) -> None:
+        """Its package is there."""
+        package = PACKAGE_OF[self.name]
+        if importlib.util.find_spec(MODULE_OF.get(package, package)) is None:
+            raise ConfigError(
+                f"--method {self.name}: {package} is not installed; pip install {package}, or leave it out"
+            )
+
+    def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
+        """`python -m r2reg.evaluation.peers`."""
+        program = [sys.executable, "-m", "r2reg.evaluation.peers", self.name]
+        return [*program, str(pair.moving), str(pair.fixed), "-o", str(folder), "--threads", str(threads)]
+
+    def identity(self) -> dict[str, Any]:
+        """With its package's version."""
+        package = PACKAGE_OF[self.name]
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            found = "none"
+        return {"method": self.name, package: found}
+
+
+@dataclass(frozen=True)
+class R2Reg:
+    """`r2reg register` with a model or none, and options.
+
+    Attributes:
+        model: a folder, or none.
+        options: of `r2reg register`, such as ("--refine", "fast").
+    """
+
+    name: str
+    model: str = "none"
+    options: tuple[str, ...] = ()
+    uses_gpu: bool = True
+
+    def check(self) -> None:
+        """The model is there."""
+        if self.model != "none" and not (Path(self.model) / "config.json").is_file():
+            raise ConfigError(
+                f"--method {self.name}: there is no such method, and no folder of a model; known are {KNOWN}"
+            )
+
+    def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
+        """`r2reg register`; masks are given to it, labels and points are not."""
+        command = [*R2REG, "register", str(pair.moving), str(pair.fixed), "-o", str(folder), "--overwrite"]
+        for option, mask in (("--moving-mask", pair.moving_mask), ("--fixed-mask", pair.fixed_mask)):
+            command += [option, str(mask)] if mask else []
+        return [*command, "--model", self.model, "--threads", str(threads), *self.options]
+
+    def identity(self) -> dict[str, Any]:
+        """With the model's digest and r2reg's version."""
+        found: dict[str, Any] = {"method": "r2reg", "options": list(self.options), "r2reg": __version__}
+        if self.model != "none":
+            from r2reg.io.files import sha256
+
+            weights = sorted(Path(self.model).glob("**/model.weights.h5"))
+            found["model"] = [sha256(path) for path in weights]
+        return found
+
+
+KNOWN = (
+    f"identity, affine, {', '.join(PEERS)}, r2reg, a model's folder, each of the last two with +{', +'.join(LEVELS)}, "
+    "and NAME=OPTIONS of `r2reg register`"
+)
+
+
+def parse_method(text: str) -> Method:
+    """A method from its name on the command line.
+
+    identity; affine, which is r2reg's own; the names of PEERS; r2reg, refinement alone; a model's folder; the last two
+    with +LEVEL of refinement, such as r2reg+fast or runs/brain+none; and NAME=OPTIONS, "ngf=--similarity ngf".
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if text == "identity":
+        return Identity()
+    if text in PEERS:
+        return Peer(text)
+    if text == "affine":
+        return R2Reg(text, options=("--transform", "affine"))
+    name, given, options = text.partition("=")
+    if given:
+        words = shlex.split(options)
+        model = "none"
+        if "--model" in words[:-1]:
+            place = words.index("--model")
+            model = words[place + 1]
+            del words[place : place + 2]
+        if not name or not words:
+            raise ConfigError(f"--method {text}: name options of `r2reg register`, as in ngf=--similarity ngf")
+        return R2Reg(name, model, tuple(words))
+    stem, plus, level = text.rpartition("+")
+    if not plus or level not in LEVELS:
+        stem, level = text, ""
+    refine = ("--refine", level) if level else ()
+    return R2Reg(text, "none" if stem == "r2reg" else stem, refine)
