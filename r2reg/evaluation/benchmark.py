@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
-import re
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +18,7 @@ from r2reg.errors import ConfigError, ImageError, OutputError, R2RegError, Table
 from r2reg.evaluation.engine import LOG_FILE, Progress, executor, known_result, run_all, timed
 from r2reg.evaluation.methods import Method, parse_method
 from r2reg.evaluation.processes import environment, last_line, run
+from r2reg.evaluation.results import ENVIRONMENT_FILE, RUNS, run_folder, write_results
 from r2reg.evaluation.scoring import PICTURES_FILE, SCORES_FILE
 from r2reg.io.files import atomic_path, content_sha256
 from r2reg.io.tables import PAIR_FILES, Pair, read_pairs
@@ -28,7 +26,6 @@ from r2reg.threads import processors
 
 log = logging.getLogger("r2reg")
 
-RESULTS_FILE, LABELS_FILE, ENVIRONMENT_FILE, RUNS = "results.csv", "labels.csv", "environment.json", "runs"
 COLUMNS = (
     "id", "method", "status", "reason", "dice_mean", "hd95_mm", "tre_mean_mm", "mse", "ncc", "lncc", "folds",
     "ndv_percent", "digital_folds", "jacobian_min", "jacobian_max", "sdlogj", "inverse_residual_mean_mm",
@@ -126,12 +123,6 @@ def _files(pair: Pair) -> dict[str, str]:
     return {name: str(getattr(pair, name)) for name in PAIR_FILES if getattr(pair, name)}
 
 
-def folder_name(name: str) -> str:
-    """A name that every file system takes; one that had to be changed ends in its checksum."""
-    plain = re.sub(r"[^\w.+-]+", "_", name)[:80].lstrip(".")
-    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
-
-
 def check_grids(pairs: Sequence[Pair]) -> None:
     """Read every file once, before hours are spent: labels and masks must lie on their image's grid.
 
@@ -181,7 +172,7 @@ def make_jobs(
                 Registration(
                     pair=pair,
                     method=method,
-                    folder=output / RUNS / folder_name(pair.id) / folder_name(method.name),
+                    folder=run_folder(output, pair.id, method.name),
                     key=hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest(),
                     threads=threads,
                     repeats=repeats,
@@ -241,12 +232,12 @@ def benchmark(
         with atomic_path(output / ENVIRONMENT_FILE) as path:
             path.write_text(json.dumps(environment(threads) | {"jobs": jobs}, indent=2) + "\n")
         rows = {job.folder: known for job in todo if (known := known_result(job))}
-        write_results(output, [rows.get(job.folder) for job in todo])
+        write_results(output, COLUMNS, [rows.get(job.folder) for job in todo])
         missing = [job for job in todo if job.folder not in rows]
         progress = Progress(len(missing), say)
         for job, row in run_all(missing, pool):
             rows[job.folder] = row
-            write_results(output, [rows.get(job.folder) for job in todo])
+            write_results(output, COLUMNS, [rows.get(job.folder) for job in todo])
             progress.told(row, told(row))
     return [rows[job.folder] for job in todo]
 
@@ -271,22 +262,3 @@ def _open(output: Path, resume: bool, overwrite: bool) -> None:
         (output / RUNS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{output}: cannot be used for results ({error.strerror}); choose another folder") from None
-
-
-def write_results(output: Path, rows: Sequence[dict[str, Any] | None]) -> None:
-    """Write results.csv and labels.csv, whole; results that are not there yet are left out."""
-    known = [row for row in rows if row]
-    _write_csv(output / RESULTS_FILE, COLUMNS, known)
-    by_label = [
-        {"id": row["id"], "method": row["method"], "label": label, **scores}
-        for row in known
-        for label, scores in row.get("per_label", {}).items()
-    ]
-    _write_csv(output / LABELS_FILE, ("id", "method", "label", "dice", "hd95_mm"), by_label)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)

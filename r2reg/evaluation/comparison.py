@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2reg.errors import ConfigError, TableError
+from r2reg.evaluation.results import LABELS_FILE, RESULTS_FILE, run_folder
+from r2reg.evaluation.scoring import PICTURES_FILE
 from r2reg.io.files import atomic_path
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ SCORES: dict[str, tuple[str, int, bool | None]] = {
     "peak_memory_gigabytes": ("memory, GB", 2, False),
 }
 COMPARED = ("dice_mean", "hd95_mm", "tre_mean_mm", "lncc", "mse", "sdlogj", "seconds")
+AGAINST = ("dice_mean", "tre_mean_mm")  # shown against the baseline
+PLOTTED = ("dice_mean", "hd95_mm", "tre_mean_mm", "lncc", "sdlogj")
 ALPHA = 0.05
 P_VALUES = ("t_p", "wilcoxon_p", "tost_p")
 
@@ -54,7 +58,7 @@ def read_results(path: Path) -> pandas.DataFrame:
 
 
 def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, dict[str, Any]]:
-    """Write table1.md, .csv and .tex and statistics.json beside results.csv.
+    """Write table1.md, .csv and .tex, statistics.json and report.html beside results.csv.
 
     Args:
         baseline: the method that the text compares the others with.
@@ -63,7 +67,7 @@ def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, di
         The Markdown, and the content of statistics.json.
     """
     folder = Path(folder)
-    frame = read_results(folder / "results.csv")
+    frame = read_results(folder / RESULTS_FILE)
     if baseline not in set(frame["method"]):
         raise ConfigError(f"--baseline {baseline}: is none of the methods, {', '.join(frame['method'].unique())}")
     table = means(frame)
@@ -78,7 +82,67 @@ def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, di
             path.write_text(content, encoding="utf-8")
     with atomic_path(folder / STATISTICS_FILE) as path:
         path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    _write_page(folder, frame, table, found)
     return text, found
+
+
+def _write_page(folder: Path, frame: pandas.DataFrame, table: pandas.DataFrame, found: dict[str, Any]) -> None:
+    import pandas
+
+    from r2reg.report.benchmark import write_page
+
+    labels = pandas.read_csv(folder / LABELS_FILE, dtype={"id": str, "method": str})
+    tables = {"Mean ± standard deviation over pairs": _as_text(table)}
+    for metric in AGAINST:
+        lines = lines_against(found, metric)
+        if len(lines):
+            tables[f"{SCORES[metric][0]} against {found['baseline']}, pair by pair"] = _as_text(lines)
+    columns = [name for name in SCORES if frame[name].notna().any()]
+    every = frame[["id", "method", "status"]].copy()
+    for name in columns:
+        title, digits, _ = SCORES[name]
+        every[title] = [f"{value:.{digits}f}" if pandas.notna(value) else "" for value in frame[name]]
+    main = next((name for name in ("dice_mean", "tre_mean_mm", "lncc") if name in columns), "mse")
+    write_page(
+        folder,
+        frame,
+        labels,
+        pictures={
+            (row.id, row.method): run_folder(folder, row.id, row.method) / PICTURES_FILE for row in frame.itertuples()
+        },
+        tables=tables,
+        every=_as_text(every.rename(columns={"id": "pair"})),
+        scores={main: SCORES[main], **{name: SCORES[name] for name in PLOTTED if name in columns and name != main}},
+        summary=sentences(frame, found, main),
+        notes=notes(found),
+    )
+
+
+def _as_text(table: pandas.DataFrame) -> tuple[list[str], list[list[str]]]:
+    return [str(name) for name in table], [[str(cell) for cell in row] for row in table.itertuples(index=False)]
+
+
+def sentences(frame: pandas.DataFrame, found: dict[str, Any], metric: str) -> list[str]:
+    """What a reader wants to know first."""
+    done = frame[frame["status"] == "done"]
+    told = [
+        f"{frame['id'].nunique()} pairs, {frame['method'].nunique()} methods; "
+        f"{len(done)} of {len(frame)} registrations done."
+    ]
+    title, digits, more = SCORES[metric]
+    ranked = done.groupby("method", sort=False)[metric].mean().dropna().sort_values(ascending=not more)
+    if ranked.empty:
+        return told
+    best, baseline = str(ranked.index[0]), found["baseline"]
+    told.append(f"Best mean {title}: {best}, {ranked.iloc[0]:.{digits}f}.")
+    others = [row for row in against(found["comparisons"], baseline, metric) if row["method"] == best]
+    for row in others:
+        p = "" if row["t_p_holm"] is None else f", p = {row['t_p_holm']:.2g} (paired t-test, Holm)"
+        told.append(
+            f"Against {baseline}: {row['mean_difference']:+.{digits}f}, 95 % interval {row['ci95_low']:+.{digits}f} to "
+            f"{row['ci95_high']:+.{digits}f}{p}, {row['n']} pairs."
+        )
+    return told
 
 
 def means(frame: pandas.DataFrame) -> pandas.DataFrame:
@@ -195,18 +259,14 @@ def turned(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(frame: pandas.DataFrame, table: pandas.DataFrame, found: dict[str, Any]) -> str:
-    """Both tables, and what is behind them."""
-    import pandas
-
+    """The tables, and what is behind them."""
     parts = ["Mean ± standard deviation over pairs.", table.to_markdown(index=False, disable_numparse=True)]
-    for metric in ("dice_mean", "tre_mean_mm"):
-        rows = against(found["comparisons"], found["baseline"], metric)
-        if rows:
-            title, digits, _ = SCORES[metric]
-            parts.append(f"{title} against `{found['baseline']}`, pair by pair:")
-            lines = pandas.DataFrame([_line(row, digits + 1) for row in rows])
+    for metric in AGAINST:
+        lines = lines_against(found, metric)
+        if len(lines):
+            parts.append(f"{SCORES[metric][0]} against `{found['baseline']}`, pair by pair:")
             parts.append(lines.to_markdown(index=False, disable_numparse=True))
-    parts.append(NOTES.format(margin=found["margin_dice"], alpha=ALPHA))
+    parts.append(notes(found))
     failed = frame[frame["status"] != "done"]
     parts += [f"- {row.id}, `{row.method}` failed: {row.reason}" for row in failed.itertuples()]
     return "\n\n".join(parts) + "\n"
@@ -219,6 +279,19 @@ to [0, 1]. Folds, NDV, digital folds and SDlogJ are of the warp without the affi
 memory are of the whole process, reading and writing included. p: paired t-test, Holm's correction over all pairs
 of methods; equivalent: two one-sided paired t-tests with a margin of {margin:g} in Dice, so corrected, below
 {alpha:g}."""
+
+
+def notes(found: dict[str, Any]) -> str:
+    """What is behind the figures."""
+    return NOTES.format(margin=found["margin_dice"], alpha=ALPHA)
+
+
+def lines_against(found: dict[str, Any], metric: str) -> pandas.DataFrame:
+    """The comparisons of a metric with the baseline, as text."""
+    import pandas
+
+    digits = SCORES[metric][1] + 1
+    return pandas.DataFrame([_line(row, digits) for row in against(found["comparisons"], found["baseline"], metric)])
 
 
 def _line(row: dict[str, Any], digits: int) -> dict[str, str]:

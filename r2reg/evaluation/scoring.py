@@ -48,7 +48,7 @@ def read_map(folder: Path) -> tuple[list[Transform], Displacement | None, Displa
 
 
 def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = None) -> tuple[dict[str, Any], dict]:
-    """Scores of a pair's registration on fixed's grid, and three slices of the moved image.
+    """Scores of a pair's registration on fixed's grid, and slices of the fixed and the moved image.
 
     Overlap: labels carried by nearest neighbour. Likeness: images scaled to [0, 1] before they are carried, linearly.
     Regularity: of the warp alone, which an affine's constant factor would only scale; within fixed's mask, where given.
@@ -60,7 +60,7 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
     Returns:
         {dice, hd95_mm, tre_mm: {"mean", ...}; mse, ncc, lncc; folds, ndv_percent, digital_folds, jacobian_min,
         jacobian_max, sdlogj; inverse_residual_mm: {"mean", "p99", "max"}}; what cannot be known is absent.
-        plane -> (H, W) uint8, see `report.slices`.
+        fixed_PLANE and moved_PLANE -> (H, W) uint8, see `report.slices`.
     Raises:
         R2RegError: files that cannot be read or used.
     """
@@ -96,7 +96,13 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
         found |= deformation_metrics(warp.to_voxels(), mask if warp.grid == pair.fixed.grid else None)
         if inverse is not None:
             found["inverse_residual_mm"] = inverse_residual(warp, inverse)
-    return found, slices(moved, pair.fixed.grid, middle(fixed))
+    shown = {"fixed": fixed, "moved": moved}
+    pictures = {
+        f"{name}_{plane}": picture
+        for name, image in shown.items()
+        for plane, picture in slices(image, pair.fixed.grid, middle(fixed)).items()
+    }
+    return found, pictures
 
 
 def main() -> None:

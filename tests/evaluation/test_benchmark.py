@@ -15,7 +15,8 @@ import SimpleITK as sitk
 
 from r2reg.errors import ConfigError, ImageError, OutputError, TableError
 from r2reg.evaluation import benchmark as module
-from r2reg.evaluation.benchmark import COLUMNS, benchmark, folder_name
+from r2reg.evaluation.benchmark import COLUMNS, benchmark
+from r2reg.evaluation.results import folder_name
 
 TIMES = {"seconds", "seconds_sd", "registration_seconds", "cpu_seconds", "peak_memory_bytes", "scoring_seconds"}
 METHODS = ["identity", "demons"]

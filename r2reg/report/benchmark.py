@@ -1,0 +1,104 @@
+"""report.html of a benchmark: one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from r2reg import __version__
+from r2reg.io.files import atomic_path
+from r2reg.report import figures
+
+if TYPE_CHECKING:
+    import pandas
+
+PAGE, TEMPLATE = "report.html", "benchmark.html.j2"
+TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]  # names of the columns, rows
+PLANES = ("axial", "coronal", "sagittal", "image")
+
+
+def write_page(
+    folder: Path,
+    frame: pandas.DataFrame,
+    labels: pandas.DataFrame,
+    pictures: Mapping[tuple[str, str], Path],
+    tables: Mapping[str, TextTable],
+    every: TextTable,
+    scores: Mapping[str, tuple[str, int, bool | None]],
+    summary: Sequence[str],
+    notes: str,
+) -> Path:
+    """Write the page.
+
+    Args:
+        frame: a row per pair and method; labels: a row per pair, method and label.
+        pictures: (pair, method) -> file of slices, as the scoring leaves them.
+        tables: heading -> column names and rows of text. every: the same of every pair.
+        scores: column -> title, digits and whether more is better, of what is plotted; the first decides which cases
+            are the worst.
+        summary: sentences. notes: what is behind the figures.
+    """
+    import jinja2
+
+    done = frame[frame["status"] == "done"]
+    plots = {}
+    for column, (title, _, _) in scores.items():
+        values = {str(m): runs[column].dropna().tolist() for m, runs in done.groupby("method", sort=False)}
+        if any(values.values()):
+            plots[title] = figures.box_plot({m: v for m, v in values.items() if v}, title)
+    first = next(iter(scores))
+    title, _, more = scores[first]
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("r2reg.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    content = environment.get_template(TEMPLATE).render(
+        version=__version__,
+        summary=summary,
+        tables=tables,
+        every=every,
+        score=title,
+        plots=plots,
+        time_plot=figures.time_against(done, first, title) if done["seconds"].notna().any() else "",
+        label_plot=figures.label_plot(labels) if len(labels) else "",
+        cases=cases(done, first, pictures, lower_is_better=more is False),
+        environment=json.loads((folder / "environment.json").read_text()),
+        failed=frame[frame["status"] != "done"][["id", "method", "reason"]].to_dict("records"),
+        notes=notes,
+    )
+    with atomic_path(folder / PAGE) as path:
+        path.write_text(content, encoding="utf-8")
+    return folder / PAGE
+
+
+def cases(
+    done: pandas.DataFrame, score: str, pictures: Mapping[tuple[str, str], Path], lower_is_better: bool = False
+) -> list[dict[str, Any]]:
+    """Each method's worst and median pair by a score, with what is shown of it."""
+    found = []
+    for method, runs in done.groupby("method", sort=False):
+        ranked = runs.dropna(subset=[score]).sort_values(score, ascending=not lower_is_better)
+        if ranked.empty:
+            continue
+        chosen = {"worst": ranked.iloc[0], "median": ranked.iloc[(len(ranked) - 1) // 2]}
+        if len(ranked) == 1:
+            del chosen["median"]
+        for kind, row in chosen.items():
+            path = pictures.get((row["id"], method))
+            if path is not None and path.exists():
+                found.append({"method": method, "kind": kind, "id": row["id"], "score": row[score], **_shown(path)})
+    return found
+
+
+def _shown(path: Path) -> dict[str, Any]:
+    """Fixed, moved and both over each other, all planes side by side, as data URLs."""
+    with np.load(path, allow_pickle=False) as file:
+        planes = [plane for plane in PLANES if f"fixed_{plane}" in file.files]
+        fixed, moved = (
+            figures.row_of_planes([file[f"{name}_{plane}"] for plane in planes]) for name in ("fixed", "moved")
+        )
+    shown = {"fixed": fixed, "moved": moved, "overlay": figures.overlay(fixed, moved)}
+    return {name: figures.png(picture) for name, picture in shown.items()}
