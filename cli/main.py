@@ -11,6 +11,7 @@ from r2reg import __version__
 # command -> (module, one line of help), so that `r2reg --help` imports none of them
 COMMANDS = {
     "register": ("register", "Register a moving image to a fixed image."),
+    "batch": ("batch", "Register every pair of a table, here or on a cluster."),
     "train": ("train", "Train a network on a cohort."),
     "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
     "benchmark": ("benchmark", "Register pairs by several methods and compare them."),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r2reg.errors import ConfigError, ImageError, OutputError, R2RegError, TableError
-from r2reg.evaluation.engine import LOG_FILE, Progress, executor, known_result, run_all, timed
+from r2reg.errors import ConfigError, ImageError, R2RegError, TableError
+from r2reg.evaluation.campaign import Campaign
+from r2reg.evaluation.engine import LOG_FILE, timed
 from r2reg.evaluation.methods import Method, parse_method
-from r2reg.evaluation.processes import environment, last_line, run
-from r2reg.evaluation.results import ENVIRONMENT_FILE, RUNS, run_folder, write_results
+from r2reg.evaluation.processes import last_line, run
+from r2reg.evaluation.results import run_folder
 from r2reg.evaluation.scoring import PICTURES_FILE, SCORES_FILE
-from r2reg.io.files import atomic_path, content_sha256
+from r2reg.io.files import content_sha256
 from r2reg.io.tables import PAIR_FILES, Pair, read_pairs
 from r2reg.threads import processors
 
@@ -95,7 +95,7 @@ def _scores(pair: Pair, folder: Path, threads: int, labels: Sequence[int] | None
         R2RegError: it cannot be scored.
     """
     asked = folder / "pair.json"
-    asked.write_text(json.dumps({"files": _files(pair), "labels": labels, "threads": threads}))
+    asked.write_text(json.dumps({"files": files_of(pair), "labels": labels, "threads": threads}))
     output = folder / "scoring.txt"
     if run([sys.executable, "-m", "r2reg.evaluation.scoring", str(asked), str(folder)], output, threads).status:
         raise R2RegError(f"scoring: {last_line(output)}")
@@ -119,7 +119,8 @@ def flat(found: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _files(pair: Pair) -> dict[str, str]:
+def files_of(pair: Pair) -> dict[str, str]:
+    """The paths that a pair has, by the names of the table."""
     return {name: str(getattr(pair, name)) for name in PAIR_FILES if getattr(pair, name)}
 
 
@@ -162,7 +163,7 @@ def make_jobs(
     identities = [method.identity() for method in methods]
     jobs = []
     for pair in pairs:
-        inputs = {name: digest(path) for name, path in _files(pair).items()}
+        inputs = {name: digest(path) for name, path in files_of(pair).items()}
         for method, identity in zip(methods, identities, strict=True):
             decides = {
                 **{"inputs": inputs, "method": identity, "scores": __version__, "labels": labels},
@@ -227,19 +228,8 @@ def benchmark(
     check_grids(pairs)
     threads = threads or max(processors() // jobs, 1)
     todo = make_jobs(pairs, chosen, output, threads=threads, repeats=repeats, labels=labels, keep=keep)
-    _open(output, resume, overwrite)
-    with executor(jobs, scheduler) as pool:
-        with atomic_path(output / ENVIRONMENT_FILE) as path:
-            path.write_text(json.dumps(environment(threads) | {"jobs": jobs}, indent=2) + "\n")
-        rows = {job.folder: known for job in todo if (known := known_result(job))}
-        write_results(output, COLUMNS, [rows.get(job.folder) for job in todo])
-        missing = [job for job in todo if job.folder not in rows]
-        progress = Progress(len(missing), say)
-        for job, row in run_all(missing, pool):
-            rows[job.folder] = row
-            write_results(output, COLUMNS, [rows.get(job.folder) for job in todo])
-            progress.told(row, told(row))
-    return [rows[job.folder] for job in todo]
+    campaign = Campaign(output=output, columns=COLUMNS, jobs=jobs, scheduler=scheduler, threads=threads)
+    return campaign.go(todo, told, say, resume=resume, overwrite=overwrite)
 
 
 def told(row: dict[str, Any]) -> str:
@@ -248,17 +238,3 @@ def told(row: dict[str, Any]) -> str:
         return f"failed: {row['reason']}"
     dice = f"Dice {row['dice_mean']:.3f}" if row.get("dice_mean") is not None else f"LNCC {row['lncc']:.3f}"
     return f"{dice}, {row['seconds']:.1f} s" if "seconds" in row else dice
-
-
-def _open(output: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder, and make sure that what is in it is not lost unasked."""
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other")
-    if (output / RUNS).exists() and not (resume or overwrite):
-        raise OutputError(f"{output}: holds results already; give --resume, --overwrite or another folder")
-    try:
-        if overwrite:
-            shutil.rmtree(output / RUNS, ignore_errors=True)
-        (output / RUNS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be used for results ({error.strerror}); choose another folder") from None

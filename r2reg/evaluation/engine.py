@@ -12,9 +12,8 @@ import shutil
 import statistics
 import subprocess
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
@@ -259,19 +258,3 @@ def _a_gpu(wanted: bool) -> Iterator[dict[str, str]]:
         yield {"CUDA_VISIBLE_DEVICES": name}
     finally:
         free.put(name)
-
-
-class Progress:
-    """How far a run is, a line per result."""
-
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self.total, self.say = total, say
-        self.done, self.began = 0, time.monotonic()
-
-    def told(self, row: dict[str, Any], what: str) -> None:
-        """One more."""
-        self.done += 1
-        left = (time.monotonic() - self.began) / self.done * (self.total - self.done)
-        hours, rest = divmod(round(left), 3600)
-        name = " ".join(str(row[part]) for part in ("id", "method") if part in row)
-        self.say(f"{self.done}/{self.total} {name}: {what}, {hours}:{rest // 60:02}:{rest % 60:02} left")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,12 +109,21 @@ class R2Reg:
     options: tuple[str, ...] = ()
     uses_gpu: bool = True
 
+    @classmethod
+    def of_options(cls, name: str, words: Sequence[str]) -> R2Reg:
+        """From options of `r2reg register`, --model among them."""
+        model, rest = "none", list(words)
+        while "--model" in rest[:-1]:
+            place = rest.index("--model")
+            model = rest[place + 1]
+            del rest[place : place + 2]
+        return cls(name, _whole_path(model), tuple(rest))
+
     def check(self) -> None:
         """The model is there."""
         if self.model != "none" and not (Path(self.model) / "config.json").is_file():
-            raise ConfigError(
-                f"--method {self.name}: there is no such method, and no folder of a model; known are {KNOWN}"
-            )
+            known = "" if self.name != self.model else f"; methods are {KNOWN}"
+            raise ConfigError(f"{self.model}: is no folder of a model (it holds no config.json){known}")
 
     def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
         """`r2reg register`; masks are given to it, labels and points are not."""
@@ -156,17 +166,16 @@ def parse_method(text: str) -> Method:
         return R2Reg(text, options=("--transform", "affine"))
     name, given, options = text.partition("=")
     if given:
-        words = shlex.split(options)
-        model = "none"
-        if "--model" in words[:-1]:
-            place = words.index("--model")
-            model = words[place + 1]
-            del words[place : place + 2]
-        if not name or not words:
+        if not name or not options.strip():
             raise ConfigError(f"--method {text}: name options of `r2reg register`, as in ngf=--similarity ngf")
-        return R2Reg(name, model, tuple(words))
+        return R2Reg.of_options(name, shlex.split(options))
     stem, plus, level = text.rpartition("+")
     if not plus or level not in LEVELS:
         stem, level = text, ""
     refine = ("--refine", level) if level else ()
-    return R2Reg(text, "none" if stem == "r2reg" else stem, refine)
+    return R2Reg(text, "none" if stem == "r2reg" else _whole_path(stem), refine)
+
+
+def _whole_path(model: str) -> str:
+    """A model's folder, to be found from wherever a job runs."""
+    return str(Path(model).absolute()) if model != "none" and Path(model).is_dir() else model

@@ -12,7 +12,6 @@ from typing import Any
 from r2reg.io.files import atomic_path
 
 RESULTS_FILE, LABELS_FILE, ENVIRONMENT_FILE, RUNS = "results.csv", "labels.csv", "environment.json", "runs"
-LABEL_COLUMNS = ("id", "method", "label", "dice", "hd95_mm")
 
 
 def folder_name(name: str) -> str:
@@ -30,12 +29,13 @@ def write_results(output: Path, columns: Sequence[str], rows: Sequence[dict[str,
     """Write results.csv and labels.csv, whole; results that are not there yet are left out."""
     known = [row for row in rows if row]
     _write_csv(output / RESULTS_FILE, columns, known)
+    names = [name for name in ("id", "method") if name in columns]
     by_label = [
-        {"id": row["id"], "method": row["method"], "label": label, **scores}
+        {name: row[name] for name in names} | {"label": label, **scores}
         for row in known
         for label, scores in row.get("per_label", {}).items()
     ]
-    _write_csv(output / LABELS_FILE, LABEL_COLUMNS, by_label)
+    _write_csv(output / LABELS_FILE, (*names, "label", "dice", "hd95_mm"), by_label)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 
 from r2reg.errors import ConfigError, ImageError, OutputError, TableError
-from r2reg.evaluation import benchmark as module
+from r2reg.evaluation import campaign
 from r2reg.evaluation.benchmark import COLUMNS, benchmark
 from r2reg.evaluation.results import folder_name
 
@@ -140,14 +140,18 @@ def test_a_pair_that_fails_is_a_row_and_the_rest_goes_on(pairs, tmp_path):
 
 
 def test_what_can_be_known_is_known_before_anything_runs(pairs, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "run_all", lambda *_: pytest.fail("began"))
+    monkeypatch.setattr(campaign, "run_all", lambda *_: pytest.fail("began"))
 
     def refused(error, match, methods=("identity",), table=pairs, **options):
         with pytest.raises(error, match=match):
             benchmark(table, tmp_path / "report", methods, **options)
         assert not (tmp_path / "report").exists()
 
-    refused(ConfigError, "--method nothing: there is no such method, and no folder of a model", ["nothing"])
+    refused(
+        ConfigError,
+        r"nothing: is no folder of a model \(it holds no config.json\); methods are identity, affine, .*syn-full",
+        ["nothing"],
+    )
     refused(ConfigError, "--method identity: stands twice", ["identity", "identity"])
     refused(ConfigError, "--baseline syn: is none of the methods, identity", baseline="syn")
     refused(TableError, "no such file", table=tmp_path / "no.csv")

@@ -12,18 +12,24 @@ from r2reg.preprocessing.affine.information import Information
 from r2reg.preprocessing.affine.likeness import likeness
 from r2reg.preprocessing.affine.pyramid import Level
 from r2reg.preprocessing.affine.search import Kind, improve
-from r2reg.preprocessing.affine.starts import Body, Frame, apart, candidates
+from r2reg.preprocessing.affine.starts import Body, Frame, about, apart, candidates
 
 FOLLOWED, FINISHED = 12, 3  # starts that are searched from, and ends of those that are refined
 FEW, MANY = 3_000, 8_000  # samples
 # Volume ratio that no pair of scans of one organ has; beyond it the affine has collapsed onto a part.
 LARGEST_SCALE = 4.0
+NEARLY = 0.95  # of the best end's information
 LEAST_INFORMATION = 1e-9  # of the joint entropy; rounding makes less
 START_GAP, END_GAP = 2.0, 0.5  # of the level's spacing: starts and ends nearer to a better one are left out
 
 
-def coarse_search(level: Level, at_fixed: Frame, at_moving: Frame, kind: Kind, seed: int, threads: int = 1) -> Array:
-    """The rigid map or similarity under which the images tell most of each other.
+def coarse_search(
+    level: Level, at_fixed: Frame, at_moving: Frame, kind: Kind, seed: int, threads: int = 1
+) -> list[Array]:
+    """The rigid maps or similarities under which the images tell most of each other, mostly one.
+
+    At so few voxels a rounded head turned by a right angle may look better than in its place. So what is nearly as good
+    as the best is left for the next level to tell apart, and so is no turn at all, only the centres of mass together.
 
     Args:
         level: the pair at a coarse resolution.
@@ -32,7 +38,7 @@ def coarse_search(level: Level, at_fixed: Frame, at_moving: Frame, kind: Kind, s
         seed: of the samples.
         threads: that search at once; each search is one thread's alone.
     Returns:
-        (d+1, d+1) RAS mm, fixed -> moving points.
+        The best first, (d+1, d+1) RAS mm, fixed -> moving points.
     Raises:
         RegistrationError: no start under which the images overlap and vary there, with a plausible size.
     """
@@ -43,7 +49,9 @@ def coarse_search(level: Level, at_fixed: Frame, at_moving: Frame, kind: Kind, s
     starts.append(np.eye(level.fixed.grid.ndim + 1))  # the headers, however little they promise
     with ThreadPoolExecutor(threads) as pool:
         ends = list(pool.map(lambda start: improve(few, start, body, kind, whole=True), starts))
+        led = ends[-1]
         ends = best_apart(level, ends, np.array([few.whole(end)[0] for end in ends]), FINISHED, END_GAP)
+        ends.append(led)
         ends += pool.map(lambda end: improve(many, end, body, kind), ends)
     ends = [end for end in ends if plausible(end)]
     values = [many.whole(end)[0] for end in ends]
@@ -51,7 +59,12 @@ def coarse_search(level: Level, at_fixed: Frame, at_moving: Frame, kind: Kind, s
         raise RegistrationError(
             "fixed and moving tell nothing of each other within their views and masks; use --init com or --init FILE"
         )
-    return ends[int(np.argmax(values))]
+    best = best_apart(level, ends, np.array(values), len(ends), END_GAP)
+    found = [end for end in best if many.whole(end)[0] >= NEARLY * max(values)]
+    unturned = about(np.eye(level.fixed.grid.ndim), at_fixed[0], at_moving[0])
+    if all(apart(level.fixed.grid, unturned, end) > END_GAP * level.spacing for end in found):
+        found.append(unturned)
+    return found
 
 
 def plausible(matrix: Array) -> bool:

@@ -86,10 +86,13 @@ def initial_affine(
         axes = [about(r, at_fixed[0], at_moving[0]) for r in moment_rotations(at_fixed[1], at_moving[1])]
         return Affine(axes[int(np.argmax(likeness(levels[0], axes)))])
     kinds: tuple[Kind, ...] = ("rigid", "rigid", "rigid") if init == "rigid" else ("similarity", "affine", "affine")
-    matrix = coarse_search(levels[0], at_fixed, at_moving, kinds[0], seed, threads or 1)
+    found = coarse_search(levels[0], at_fixed, at_moving, kinds[0], seed, threads or 1)
     for level, kind in zip(levels[1:], kinds[1:], strict=True):
-        matrix = _refine(level, matrix, Body.of(at_fixed), kind, seed)
-    return Affine(matrix)
+        found = [_refine(level, matrix, Body.of(at_fixed), kind, seed) for matrix in found]
+        if len(found) > 1:
+            information = Information(level, SAMPLES, seed)
+            found = [max(found, key=lambda matrix: information.whole(matrix)[0])]
+    return Affine(found[0])
 
 
 def check_overlap(
