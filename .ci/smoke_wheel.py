@@ -12,8 +12,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-FOLDERS = {"r2reg": "r2reg", "cli": "r2reg/cli", "models": "r2reg/models"}  # in the checkout -> installed
-DATA = (".py", ".typed", ".json", ".md", ".h5")
+# In the checkout -> installed.
+FOLDERS = {"r2reg": "r2reg"} | {name: f"r2reg/{name}" for name in ("cli", "models", "data_manifests")}
+DATA = (".py", ".typed", ".json", ".md", ".h5", ".j2")
 
 
 def files(folder: Path, below: str) -> set[str]:
@@ -36,8 +37,8 @@ def main() -> None:
         sys.exit(f"missing from the wheel: {expected - present}; only in the wheel: {present - expected}")
     if importlib.metadata.version("r2reg") != r2reg.__version__:
         sys.exit("the wheel's version is not r2reg.__version__")
-    if any(importlib.util.find_spec(name) for name in ("cli", "models")):
-        sys.exit("cli or models is installed as a top-level package")
+    if any(importlib.util.find_spec(name) for name in ("cli", "models", "data_manifests")):
+        sys.exit("cli, models or data_manifests is installed as a top-level package")
     names = sorted(path[:-3].replace("/", ".") for path in expected if path.endswith(".py"))
     for name in (n for n in names if not n.endswith(".__main__")):
         importlib.import_module(name.removesuffix(".__init__"))

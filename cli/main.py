@@ -12,6 +12,7 @@ from r2reg import __version__
 COMMANDS = {
     "register": ("register", "Register a moving image to a fixed image."),
     "batch": ("batch", "Register every pair of a table, here or on a cluster."),
+    "data": ("data", "Prepare data sets and check tables."),
     "train": ("train", "Train a network on a cohort."),
     "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
     "benchmark": ("benchmark", "Register pairs by several methods and compare them."),

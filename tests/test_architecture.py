@@ -30,10 +30,12 @@ ROOMS = (
     "metrics",
     "training",
     "registration",
+    "datasets",
     "report",
     "evaluation",
     "studies",
     "models",
+    "data_manifests",
     "cli",
 )
 FLOOR = {name: floor for floor, name in enumerate(ROOMS)}
@@ -51,6 +53,7 @@ def _modules() -> dict[str, Path]:
         (ROOT / "r2reg", "r2reg"),
         (ROOT / "cli", "r2reg.cli"),
         (ROOT / "models", "r2reg.models"),
+        (ROOT / "data_manifests", "r2reg.data_manifests"),
     ):
         for path in folder.rglob("*.py"):
             parts = path.relative_to(folder).with_suffix("").parts

@@ -21,7 +21,12 @@ import r2reg
 from r2reg.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parent.parent
-INSTALLED_AS = {"r2reg": "r2reg", "cli": "r2reg.cli", "models": "r2reg.models"}
+INSTALLED_AS = {
+    "r2reg": "r2reg",
+    "cli": "r2reg.cli",
+    "models": "r2reg.models",
+    "data_manifests": "r2reg.data_manifests",
+}
 # Nothing of these may be loaded to print a help page: each costs from tenths of a second to several seconds.
 SLOW_TO_LOAD = (
     "tensorflow",
@@ -160,7 +165,8 @@ def test_readme_commands_are_what_the_command_line_takes() -> None:
     calls = [(command, rest) for command, rest in calls if command in COMMANDS]
     assert {command for command, _ in calls} == set(COMMANDS)
     for command, rest in calls:
-        help_text = CliRunner().invoke(main, [command, "--help"]).output
+        words = [command, rest.split()[0]] if command == "data" else [command]
+        help_text = CliRunner().invoke(main, [*words, "--help"]).output
         for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
             assert re.search(rf"(?<!\S){option}\b", help_text), f"r2reg {command} has no {option}"
 
