@@ -15,6 +15,7 @@ COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE ./
 COPY r2reg ./r2reg
 COPY cli ./cli
 COPY models ./models
+COPY data_manifests ./data_manifests
 RUN python -m pip install ".${EXTRA:+[$EXTRA]}"
 
 # A number, not a name: no account is made, and `docker run --user` may set another one. Hence HOME=/tmp, where any
