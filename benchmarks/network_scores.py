@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transform_scores import STRUCTURES
+
+from r2reg.evaluation.scoring import FREESURFER_STRUCTURES as STRUCTURES
 
 FORWARDS = 5
 NEARBY = (-4, -3, -2, 2, 3, 4)  # planes from a seam
