@@ -274,7 +274,7 @@ class Run:
             "epoch": state.step / self.dataset.epoch_steps(self.config.batch_size),
             **means,
             **{f"val_{name}": value for name, value in result.values.items()},
-            "learning_rate": float(self.trainer.optimizer.learning_rate),
+            "learning_rate": self.learning_rate(),
             "seconds": state.seconds,
             "wait_seconds": waited,
             "validation_seconds": time.monotonic() - began,
@@ -293,6 +293,13 @@ class Run:
             state.best_loss, state.best_step = loss, state.step
             self.save_best(result.values)
         self.save()
+
+    def learning_rate(self) -> float:
+        """The optimizer's, as it is now."""
+        from keras import ops
+
+        rate = self.trainer.optimizer.learning_rate  # of several devices on TensorFlow one copy each
+        return float(ops.convert_to_numpy(ops.convert_to_tensor(rate)))
 
     def save(self) -> None:
         """Write last.ckpt and history.csv."""

@@ -89,6 +89,8 @@ def test_only_common_pairs_are_compared_and_failures_are_counted():
 
 def test_files(tmp_path):
     two_methods().to_csv(tmp_path / "results.csv", index=False)
+    (tmp_path / "labels.csv").write_text("id,method,label,dice,hd95_mm\n")
+    (tmp_path / "environment.json").write_text("{}")
     text, found = summarise(tmp_path, "theirs", 0.02)
     assert json.loads((tmp_path / "statistics.json").read_text()) == found
     assert (tmp_path / "table1.md").read_text() == text
