@@ -91,7 +91,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True)
     image = Image(folder)
-    for name, arguments in instructions((CHECKOUT / "Dockerfile").read_text()):
+    for name, arguments in instructions((CHECKOUT / "Dockerfile").read_text(encoding="utf-8")):
         print(f"--- {name} {arguments}", flush=True)
         image.step(name, arguments)
     image.start()

@@ -220,7 +220,7 @@ def main() -> None:
     rng = np.random.default_rng(given.seed)
     starts = [draw_start(rng) for _ in range(given.starts)]
     rows = []
-    with given.output.open("w", newline="") as file:
+    with given.output.open("w", newline="", encoding="utf-8") as file:
         for number, start in enumerate(starts):
             rows.append(row_of(number, brains, start, given.threads))
             if not number:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,19 +24,6 @@ def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> No
         if fresh:
             table.writeheader()
         table.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-
-
-def numbers(rows: Iterable[Mapping[str, str]], column: str) -> list[float]:
-    """A column's cells as numbers, empty ones left out."""
-    return [float(row[column]) for row in rows if row.get(column)]
-
-
-def mean_sd(values: Sequence[float], digits: int) -> str:
-    """`mean +- sd` (of the sample), the mean alone for a single value, `-` for none."""
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

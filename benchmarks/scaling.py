@@ -125,10 +125,10 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     table = options.output / "scaling.csv"
     settings: dict[str, Any] = environment(options.threads)
-    (options.output / "environment.json").write_text(json.dumps(settings, indent=2))
+    (options.output / "environment.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     run_all(options, table)
     rows = read_rows(table)
-    (options.output / "scaling.md").write_text(report(rows))
+    (options.output / "scaling.md").write_text(report(rows), encoding="utf-8")
     print(report(rows))
     if importlib.util.find_spec("matplotlib") is None:
         print("no plot: matplotlib is not installed; pip install matplotlib and run again", file=sys.stderr)

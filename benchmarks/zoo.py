@@ -95,13 +95,13 @@ def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
     ]
     log = folder / "train.log"
     cost_file = folder / "cost.json"
-    done = json.loads(cost_file.read_text()) if cost_file.exists() else {}
+    done = json.loads(cost_file.read_text(encoding="utf-8")) if cost_file.exists() else {}
     if done.pop("options", None) != settings + options.more:
         cost = run(command, log)
         if cost.status:
             raise RuntimeError(f"{name}: {last_line(log)}")
         done = {"peak_gigabytes_training": cost.peak_gigabytes}
-        cost_file.write_text(json.dumps(done | {"options": settings + options.more}))
+        cost_file.write_text(json.dumps(done | {"options": settings + options.more}), encoding="utf-8")
     parts = [history_of(part) for part in (folder / "chunk", folder / "coarse", folder) if (part / HISTORY).exists()]
     steps = sum(int(float(history[-1]["step"])) for history in parts)
     seconds = sum(float(history[-1]["seconds"]) for history in parts)
@@ -166,7 +166,7 @@ def main() -> None:
     options = parser.parse_args(sys.argv[1:end], argparse.Namespace(more=sys.argv[end + 1 :]))
     stop_children_when_stopped()
     (options.output / "cache").mkdir(parents=True, exist_ok=True)
-    (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2))
+    (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2), encoding="utf-8")
     table = options.output / "zoo.csv"
     for name in options.only:
         if name in {row["name"] for row in read_rows(table)}:
@@ -182,9 +182,9 @@ def main() -> None:
             f"{name}: Dice {row['dice_network']:.3f}, folds {row['folds']:.1f}, {row['step_seconds']:.2f} s a step",
             flush=True,
         )
-        (options.output / "zoo.md").write_text(report(read_rows(table)))
-    (options.output / "zoo.md").write_text(report(read_rows(table)))
-    print((options.output / "zoo.md").read_text())
+        (options.output / "zoo.md").write_text(report(read_rows(table)), encoding="utf-8")
+    (options.output / "zoo.md").write_text(report(read_rows(table)), encoding="utf-8")
+    print((options.output / "zoo.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

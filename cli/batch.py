@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from r2reg.cli.common import command_options, json_option, overwrite_option
+from r2reg.cli.common import command_options, json_option, many_jobs_options
 
 EXAMPLE = "Example: r2reg batch pairs.csv -o study --model runs/brain --refine fast --jobs 2"
 
@@ -16,11 +16,7 @@ EXAMPLE = "Example: r2reg batch pairs.csv -o study --model runs/brain --refine f
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF REGISTER]...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Registrations at a time.")
-@click.option("--scheduler", default="", metavar="ADDRESS|slurm", help="Dask cluster to run on.")
-@click.option("--threads", type=click.IntRange(0), default=0, help="Of each job.  [default: its share]")
-@click.option("--resume", is_flag=True, help="Do what is missing, failed or out of date.")
-@overwrite_option
+@many_jobs_options
 @json_option
 @command_options
 def batch(

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from r2reg.cli.common import command_options, json_option, overwrite_option
-from r2reg.cli.train import Numbers
+from r2reg.cli.common import Numbers, command_options, json_option, many_jobs_options
 
 EXAMPLE = """\b
 Example:
@@ -30,14 +29,8 @@ METHODS_HELP = (
     "--margin", type=click.FloatRange(0, min_open=True), default=0.01, show_default=True, help="TOST's, Dice."
 )
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Of each registration, for time.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Registrations at a time.")
-@click.option("--scheduler", default="", metavar="ADDRESS|slurm", help="Dask cluster to run on.")
-@click.option(
-    "--threads", type=click.IntRange(0), default=0, help="Of each job.  [default: its share of the processors]"
-)
 @click.option("--keep", is_flag=True, help="Keep what the methods write (transforms, images).")
-@click.option("--resume", is_flag=True, help="Do what is missing, failed or out of date.")
-@overwrite_option
+@many_jobs_options
 @json_option
 @command_options
 def benchmark(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -78,6 +79,35 @@ def command_options(function: Command) -> Command:
             _flush_and_exit(1)
 
     return wrapper  # type: ignore[return-value]
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas, spaces or x between them, such as 80x96x112."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
+        """Text -> tuple of numbers."""
+        try:
+            return tuple(self.kind(part) for part in re.split(r"[,x\s]+", value.strip()))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 80,96,112", param, ctx)
+
+
+def many_jobs_options(function: Command) -> Command:
+    """How a table of registrations is worked off: --jobs, --scheduler, --threads, --resume, --overwrite."""
+    for option in (
+        overwrite_option,
+        click.option("--resume", is_flag=True, help="Do what is missing, failed or out of date."),
+        click.option("--threads", type=click.IntRange(0), default=0, help="Of each job.  [default: its share]"),
+        click.option("--scheduler", default="", metavar="ADDRESS|slurm", help="Dask cluster to run on."),
+        click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Registrations at a time."),
+    ):
+        function = option(function)
+    return function
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

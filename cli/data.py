@@ -10,7 +10,7 @@ import click
 
 from r2reg.cli.common import command_options, json_option, overwrite_option
 
-SETS = ("acdc", "empire10", "oasis", "ibsr18", "bids")
+SETS = ("acdc", "empire10", "oasis", "ibsr18", "bids")  # r2reg.datasets.layouts.LAYOUTS, which imports much
 
 
 @click.group(epilog="Example: r2reg data prepare acdc ~/ACDC -o acdc")

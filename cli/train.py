@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, get_args
 import click
 
 from r2reg import config as settings
-from r2reg.cli.common import command_options, overwrite_option
+from r2reg.cli.common import Numbers, command_options, overwrite_option
 from r2reg.errors import ConfigError
 
 EXAMPLE = """\b
@@ -20,22 +19,6 @@ Example, three brains at 2 mm on a CPU:
     r2reg train cohort.csv -o run --spacing 2 --similarity lncc --steps 500
     r2reg register a.nii.gz b.nii.gz --model run -o out
 """
-
-
-class Numbers(click.ParamType):
-    """Numbers with commas, spaces or x between them, such as 80x96x112."""
-
-    name = "numbers"
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple:
-        """Text -> tuple of numbers."""
-        try:
-            return tuple(self.kind(part) for part in re.split(r"[,x\s]+", value.strip()))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 80,96,112", param, ctx)
 
 
 class Words(click.ParamType):

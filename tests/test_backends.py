@@ -26,7 +26,7 @@ def test_marked_tests_pass_on(backend: str) -> None:
         cwd=ROOT,
         env={**os.environ, "KERAS_BACKEND": backend},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert process.returncode == 0, process.stdout[-5000:]

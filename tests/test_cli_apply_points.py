@@ -44,7 +44,7 @@ def files(tmp_path):
     write_affine(tmp_path / "affine.mat", SHIFT)
     write_displacement(tmp_path / "warp.nii.gz", Displacement(GRID, np.full((*GRID.shape, 3), 0.5, np.float32)))
     write_affine(tmp_path / "flat.mat", Affine(np.eye(3)))
-    (tmp_path / "points.csv").write_text("id,x,y,z\na,1,2,3\n")
+    (tmp_path / "points.csv").write_text("id,x,y,z\na,1,2,3\n", encoding="utf-8")
     (tmp_path / "out").mkdir()
     return tmp_path
 
@@ -101,20 +101,20 @@ def test_apply_takes_a_constant_image_and_one_volume_of_4d(files):
 
 def test_inverting_twice_is_the_list(files):
     assert call(files, POINTS).exit_code == 0
-    assert (files / "out/points.csv").read_text() == "id,x,y,z\na,-1.5,1.5,3.5\n"
+    assert (files / "out/points.csv").read_text(encoding="utf-8") == "id,x,y,z\na,-1.5,1.5,3.5\n"
     back = POINTS.replace("@points.csv", "@out/points.csv").replace("-o @out/points.csv", "-o @out/back.csv")
     assert call(files, back + " --invert").exit_code == 0
-    text = (files / "out/back.csv").read_text().splitlines()[1].split(",")
+    text = (files / "out/back.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
     np.testing.assert_allclose([float(v) for v in text[1:]], [1, 2, 3], atol=1e-4)
 
 
 def test_a_missing_inverse_is_told(files):
-    (files / "points.csv").write_text("x,y,z\n-3.3,0,0\n")  # RAS +3.3, from 2.8 + 0.5: inside
+    (files / "points.csv").write_text("x,y,z\n-3.3,0,0\n", encoding="utf-8")  # RAS +3.3, from 2.8 + 0.5: inside
     assert call(files, POINTS.replace("-t @affine.mat ", "") + " --invert").stderr.startswith("wrote")
     steep = np.full((*GRID.shape, 3), 0.0, np.float32)
     steep[..., 0] = 4
     write_displacement(files / "warp.nii.gz", Displacement(GRID, steep))  # nothing is carried to R -4.5 .. -0.5
-    (files / "points.csv").write_text("x,y,z\n2.5,0,0\n")
+    (files / "points.csv").write_text("x,y,z\n2.5,0,0\n", encoding="utf-8")
     result = call(files, POINTS.replace("-t @affine.mat ", "") + " --invert --overwrite")
     assert result.exit_code == 0
     assert "1 of 1 points have no inverse within 0.001 mm" in result.stderr
@@ -122,11 +122,11 @@ def test_a_missing_inverse_is_told(files):
 
 def test_an_existing_output_needs_overwrite(files):
     for line, name in ((APPLY, "moved.nii.gz"), (POINTS, "points.csv")):
-        (files / "out" / name).write_text("old")
+        (files / "out" / name).write_text("old", encoding="utf-8")
         result = call(files, line)
         assert result.exit_code == 1
         assert "exists already; give --overwrite" in result.stderr
-        assert (files / "out" / name).read_text() == "old"
+        assert (files / "out" / name).read_text(encoding="utf-8") == "old"
         assert call(files, line + " --overwrite").exit_code == 0
 
 
@@ -157,7 +157,7 @@ BAD = {
 
 @pytest.mark.parametrize(("line", "kind", "message"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(files, line, kind, message):
-    (files / "flat.csv").write_text("x,y\n1,2\n")
+    (files / "flat.csv").write_text("x,y\n1,2\n", encoding="utf-8")
     result = call(files, line)
     assert result.exit_code == 1
     assert result.stderr.startswith(kind)
@@ -195,5 +195,5 @@ def test_no_backend_is_imported(files, line):
         "print('heavy', heavy, 'code', code)\n"
     )
     arguments = line.replace("@", f"{files}/").split()
-    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, encoding="utf-8", check=True)
     assert run.stdout.splitlines()[-1] == "heavy [] code 0", run.stderr

@@ -18,7 +18,7 @@ def run(*arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "r2reg.cli", *map(str, arguments)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         env={**os.environ, **environment},
     )
@@ -48,7 +48,7 @@ def test_json_equals_the_file(pair, tmp_path):
     process = run("register", pair / "moving.nii.gz", pair / "fixed.nii.gz", "-o", out, "--json", *FAST)
     assert process.returncode == 0, process.stderr
     printed = json.loads(process.stdout)
-    written = json.loads((out / "metrics.json").read_text())
+    written = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert printed["similarity"] == written["similarity"]
     assert sorted(path.name for path in out.iterdir()) == [
         "affine.mat",
@@ -69,7 +69,7 @@ def test_affine_only_needs_no_backend(pair, tmp_path):
     )
     arguments = ["register", pair / "moving.nii.gz", pair / "fixed.nii.gz", "-o", tmp_path / "out", *FAST]
     process = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, encoding="utf-8", check=False
     )
     assert process.returncode == 0, process.stderr
 
@@ -172,7 +172,7 @@ def test_full_disk_leaves_nothing(pair, tmp_path):
     out = tmp_path / "out"
     arguments = ["register", pair / "moving.nii.gz", pair / "fixed.nii.gz", "-o", out, *FAST]
     process = subprocess.run(
-        [sys.executable, "-B", "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", code, *map(str, arguments)], capture_output=True, encoding="utf-8", check=False
     )
     fails(process, f"{out}/", "cannot be written")
     assert not out.exists()

@@ -27,7 +27,7 @@ def cohort(tmp_path_factory):
     for number in range(3):
         image = np.exp(-((index - 7 - number / 2) ** 2).sum(axis=-1) / 30).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(image, np.diag([2.0, 2.0, 2.0, 1.0])), folder / f"{number}.nii.gz")
-    (folder / "cohort.csv").write_text("image\n0.nii.gz\n1.nii.gz\n2.nii.gz\n")
+    (folder / "cohort.csv").write_text("image\n0.nii.gz\n1.nii.gz\n2.nii.gz\n", encoding="utf-8")
     return folder / "cohort.csv"
 
 
@@ -36,7 +36,7 @@ def r2reg(*arguments, **kwargs):
         [sys.executable, "-m", "r2reg.cli", "train", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         **kwargs,
     )
 
@@ -70,7 +70,7 @@ def test_a_signal_saves_and_the_run_goes_on(cohort, tmp_path, number):
 
 
 def test_errors_are_one_line(cohort, tmp_path):
-    (tmp_path / "bad.csv").write_text("image,colour\na.nii,red\n")
+    (tmp_path / "bad.csv").write_text("image,colour\na.nii,red\n", encoding="utf-8")
     process = r2reg(tmp_path / "bad.csv", "-o", tmp_path / "run")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -113,7 +113,7 @@ def test_written_config_is_the_config_that_is_read(tmp_path):
     config = TrainConfig.from_flat(values)
     assert config.weights == {"diffusion": 0.5}
     assert (config.shape, config.clip) == ((32, 40, 48), (-1000.0, 400.0))
-    (tmp_path / "c.toml").write_text(written.output)
+    (tmp_path / "c.toml").write_text(written.output, encoding="utf-8")
     again = CliRunner().invoke(train, ["--config", str(tmp_path / "c.toml"), "--write-config"])
     assert again.output == written.output
 
@@ -132,7 +132,7 @@ def test_options_win_over_the_file():
 
 def test_bad_config_files(tmp_path):
     def error(text):
-        (tmp_path / "c.toml").write_text(text)
+        (tmp_path / "c.toml").write_text(text, encoding="utf-8")
         return CliRunner().invoke(train, ["--config", str(tmp_path / "c.toml"), "--write-config"])
 
     assert error("stepps = 3").exit_code == 1
@@ -200,10 +200,10 @@ def test_a_batch_that_devices_cannot_share():
 def test_devices_that_cannot_be_had_leave_the_old_run(cohort, tmp_path, more):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text("the old one")
+    (run / "config.json").write_text("the old one", encoding="utf-8")
     cpus = ["--device", "cpu"] if more[1] == 2 else ["--device", "auto"]
     process = r2reg(cohort, "-o", run, *SMALL, *more, *cpus, "--overwrite")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "ConfigError: --" in errors
-    assert (run / "config.json").read_text() == "the old one"
+    assert (run / "config.json").read_text(encoding="utf-8") == "the old one"

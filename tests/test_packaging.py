@@ -59,7 +59,7 @@ def _first_code_block() -> list[str]:
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Python in a new process, with the present environment."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, *arguments], capture_output=True, encoding="utf-8", check=False)
 
 
 def test_packages_are_the_folders_with_an_init() -> None:
@@ -228,7 +228,7 @@ def test_dockerfile_installs_for_cpu_and_gpu_by_argument() -> None:
             ["/bin/sh", "-c", install.replace("python -m pip install", "echo")],
             env={"EXTRA": extra},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
         )
         assert shown.stdout.strip() == expected
@@ -253,7 +253,9 @@ def test_dockerfile_copies_what_the_build_needs_and_the_context_holds() -> None:
 
 def test_ci_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    checked = subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        ["bash", "-n", str(ROOT / ".ci" / "run")], capture_output=True, encoding="utf-8", check=False
+    )
     assert checked.returncode == 0, checked.stderr
 
 

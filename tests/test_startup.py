@@ -22,7 +22,7 @@ print("started")
 
 
 def test_start_is_quiet_and_light():
-    process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, encoding="utf-8", check=False)
     assert process.stderr == ""
     assert process.stdout == "started\n"
 
@@ -44,5 +44,5 @@ print("registered")
 
 
 def test_an_affine_registration_starts_no_backend():
-    process = subprocess.run([sys.executable, "-c", AFFINE], capture_output=True, text=True, check=False)
+    process = subprocess.run([sys.executable, "-c", AFFINE], capture_output=True, encoding="utf-8", check=False)
     assert process.stdout == "registered\n", process.stderr

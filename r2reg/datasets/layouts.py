@@ -129,4 +129,11 @@ def find_scans(name: str, root: Path) -> list[Scan]:
     twice = {scan.id for scan in scans if sum(other.id == scan.id for other in scans) > 1}
     if twice:
         raise TableError(f"{root}: holds {', '.join(sorted(twice))} twice; keep one copy of the set in it")
+    roles: dict[str, set[str]] = {}
+    for scan in scans:
+        roles.setdefault(scan.subject, set()).add(scan.role)
+    for subject, found in roles.items():
+        if found not in ({""}, {"moving", "fixed"}):
+            missing = ", ".join({"moving", "fixed"} - found)
+            raise TableError(f"{root}: {subject} has no {missing} scan; copy it again")
     return scans

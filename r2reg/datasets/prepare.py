@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import itertools
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import numpy as np
 
 from r2reg import __version__
 from r2reg.datasets.layouts import Scan, find_scans
-from r2reg.errors import ConfigError, OutputError, TableError
+from r2reg.errors import OutputError, TableError
 from r2reg.geometry.grid import Grid
-from r2reg.io.files import atomic_path, sha256
+from r2reg.io.files import first_missing, sha256
 from r2reg.io.images import Volume, read_image, read_labels, read_mask, write_image
+from r2reg.io.tables import SPLITS, write_table
 from r2reg.preprocessing.intensity import normalise
 from r2reg.training.grids import to_grid, training_grid
 
@@ -28,7 +30,9 @@ log = logging.getLogger("r2reg")
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-SPLITS = ("train", "val", "test")
+FOLDERS = {"image": "images", "labels": "labels", "mask": "masks"}
+PAIRS, COHORT, SPLIT_PAIRS = "pairs.csv", "cohort.csv", {"val": "pairs_val.csv", "test": "pairs_test.csv"}
+OURS = (*FOLDERS.values(), PAIRS, COHORT, *SPLIT_PAIRS.values(), MANIFEST)  # what may lie in OUTPUT of an earlier run
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -60,6 +64,7 @@ def prepare(
         The table to train on.
     Raises:
         TableError, ImageError: what is not as it should be. OutputError: OUTPUT is not empty, or cannot be written.
+        Whatever fails leaves OUTPUT as it was.
     """
     root, output = Path(root), Path(output)
     about = describe(name)
@@ -69,36 +74,52 @@ def prepare(
     if root.resolve() == output.resolve() or output.resolve() in root.resolve().parents:
         raise OutputError(f"{output}: holds the data set itself; write into another folder")
     splits = split_people([scan.subject for scan in scans], about["split"], f"{name}:{seed}")
+    with _staged(output) as staging:
+        files: dict[str, dict[str, str]] = {}
+        for number, (subject, group) in enumerate(itertools.groupby(scans, lambda scan: scan.subject), start=1):
+            for scan, volumes in PREPARATIONS[name](list(group)):
+                files[scan.id] = _write(scan, volumes, staging)
+            say(f"{number}/{len(splits)} {subject}: {splits[subject]}")
+        table = _write_tables(scans, splits, files, staging, about["pairs"], f"{name}:{seed}")
+        _write_manifest(name, seed, about, splits, staging)
+    return output / table.name
+
+
+@contextmanager
+def _staged(output: Path) -> Iterator[Path]:
+    """A folder in OUTPUT to write into; what is in it takes the place of an earlier run's files once all is done."""
+    made = first_missing(output)
+    staging = output / f".work-{uuid.uuid4().hex[:12]}"
     try:
-        if overwrite:
-            for part in ("images", "labels", "masks"):
-                shutil.rmtree(output / part, ignore_errors=True)
-        for part in ("images", "labels", "masks"):
-            (output / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another folder") from None
-    files: dict[str, dict[str, str]] = {}
-    for number, (subject, group) in enumerate(itertools.groupby(scans, lambda scan: scan.subject), start=1):
-        for scan, volumes in PREPARATIONS[name](list(group)):
-            files[scan.id] = _write(scan, volumes, output)
-        say(f"{number}/{len(splits)} {subject}: {splits[subject]}")
-    for part in ("labels", "masks"):
-        if not any((output / part).iterdir()):
-            (output / part).rmdir()
-    table = _write_tables(name, scans, splits, files, output, about, seed)
+        staging.mkdir(parents=True)
+        yield staging
+        for name in OURS:
+            old = output / name
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            else:
+                old.unlink(missing_ok=True)
+        for path in staging.iterdir():
+            path.replace(output / path.name)
+        staging.rmdir()
+    except BaseException as error:
+        shutil.rmtree(staging if made is None else made, ignore_errors=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise OutputError(f"{output}: cannot be written ({reason}); choose another folder") from None
+        raise
+
+
+def _write_manifest(name: str, seed: int, about: dict[str, Any], splits: dict[str, str], folder: Path) -> None:
     manifest = {
         **{"schema_version": SCHEMA_VERSION, "set": name, "seed": seed, "r2reg": __version__},
         **{key: about[key] for key in ("title", "source", "licence", "citation", "labels", "preparation")},
         "people": {split: sum(value == split for value in splits.values()) for split in SPLITS},
         "sha256": {
-            path.relative_to(output).as_posix(): sha256(path)
-            for path in sorted(output.rglob("*"))
-            if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
+            path.relative_to(folder).as_posix(): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
     }
-    with atomic_path(output / MANIFEST) as path:
-        path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    return table
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def shuffled(names: Iterable[str], salt: str) -> list[str]:
@@ -107,14 +128,16 @@ def shuffled(names: Iterable[str], salt: str) -> list[str]:
 
 
 def split_people(people: Sequence[str], counts: Sequence[int], salt: str) -> dict[str, str]:
-    """Person -> train, val or test; of fewer people than the set has, in the same proportions."""
+    """Person -> train, val or test.
+
+    Args:
+        counts: of people to train, validate and test on; with another number of people, in the same proportions, and
+            at least one for each part that has any.
+    """
     ordered = shuffled(people, salt)
     total = len(ordered)
-    if total < sum(counts):
-        held_out = [max(round(total * count / sum(counts)), 1 if total >= len(SPLITS) else 0) for count in counts[1:]]
-        counts = (total - sum(held_out), *held_out)
-    # Test and validation first: people beyond the paper's number train.
-    test, val = counts[2], counts[1]
+    least = 1 if total >= len(SPLITS) else 0
+    val, test = (max(round(total * count / sum(counts)), least) if count else 0 for count in counts[1:])
     kinds = ["test"] * test + ["val"] * val + ["train"] * (total - test - val)
     return dict(zip(ordered, kinds, strict=True))
 
@@ -193,47 +216,41 @@ PREPARATIONS: dict[str, Callable[[list[Scan]], list[tuple[Scan, Prepared]]]] = {
     "ibsr18": _brain,
     "bids": _as_it_is,
 }
-FOLDERS = {"image": "images", "labels": "labels", "mask": "masks"}
 
 
-def _write(scan: Scan, volumes: Prepared, output: Path) -> dict[str, str]:
+def _write(scan: Scan, volumes: Prepared, folder: Path) -> dict[str, str]:
     """Write what was prepared; kind -> path relative to the table."""
     paths = {}
     for kind, volume in volumes.items():
         name = f"{FOLDERS[kind]}/{scan.id}.nii.gz"
-        write_image(output / name, volume.array, volume)
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_image(folder / name, volume.array, volume)
         paths[kind] = name
     return paths
 
 
 def _write_tables(
-    name: str,
     scans: Sequence[Scan],
     splits: dict[str, str],
     files: dict[str, dict[str, str]],
-    output: Path,
-    about: dict[str, Any],
-    seed: int,
+    folder: Path,
+    counts: dict[str, int | None],
+    salt: str,
 ) -> Path:
-    """The table to train on; and of a set of single scans with labels, pairs to validate and to test on."""
+    """The table to train on; and of a set of single scans, pairs to validate and to test on, so many of each."""
     if any(scan.role for scan in scans):
         rows = []
         for subject, group in itertools.groupby(scans, lambda scan: scan.subject):
             sides = {scan.role: files[scan.id] for scan in group}
-            if set(sides) != {"moving", "fixed"}:
-                raise TableError(
-                    f"{subject}: has no {' and '.join({'moving', 'fixed'} - set(sides))} scan; copy it again"
-                )
             rows.append(_pair_row(subject, sides["moving"], sides["fixed"]) | {"split": splits[subject]})
-        return _write_csv(output / "pairs.csv", rows)
+        return write_table(folder / PAIRS, rows)
     rows = [files[scan.id] | {"subject": scan.subject, "split": splits[scan.subject]} for scan in scans]
-    table = _write_csv(output / "cohort.csv", rows)
-    for split in ("val", "test"):
+    table = write_table(folder / COHORT, rows)
+    for split, name in SPLIT_PAIRS.items():
         people = [scan for scan in scans if splits[scan.subject] == split]
-        pairs = ordered_pairs([scan.id for scan in people], about["pairs"].get(split), f"{name}:{seed}:{split}")
+        pairs = ordered_pairs([scan.id for scan in people], counts.get(split), f"{salt}:{split}")
         if pairs:
-            rows = [_pair_row(f"{m}_to_{f}", files[m], files[f]) for m, f in pairs]
-            _write_csv(output / f"pairs_{split}.csv", rows)
+            write_table(folder / name, [_pair_row(f"{m}_to_{f}", files[m], files[f]) for m, f in pairs])
     return table
 
 
@@ -253,18 +270,3 @@ def _pair_row(name: str, moving: dict[str, str], fixed: dict[str, str]) -> dict[
             f"{side}_{kind}": files[kind] for side, files in (("moving", moving), ("fixed", fixed)) if kind in files
         }
     return row
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def check_name(name: str) -> None:
-    """Raise ConfigError unless a set is known."""
-    if name not in PREPARATIONS:
-        raise ConfigError(f"{name}: is no data set that r2reg prepares; known are {', '.join(PREPARATIONS)}")

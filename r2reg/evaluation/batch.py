@@ -11,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from r2reg.errors import R2RegError
 from r2reg.evaluation.benchmark import check_grids, files_of, flat
 from r2reg.evaluation.campaign import Campaign
 from r2reg.evaluation.engine import LOG_FILE, RESULT_FILE, timed
 from r2reg.evaluation.methods import R2Reg
-from r2reg.evaluation.processes import R2REG
+from r2reg.evaluation.processes import R2REG, last_line
 from r2reg.evaluation.results import folder_name
 from r2reg.io.files import content_sha256
 from r2reg.io.tables import Pair, read_pairs
@@ -40,7 +41,7 @@ class Whole:
     key: str
     options: tuple[str, ...]
     threads: int
-    uses_gpu: bool = True
+    uses_gpu: bool
 
     def row(self) -> dict[str, Any]:
         """The pair, and where its result lies."""
@@ -53,7 +54,10 @@ class Whole:
         for name, given in files.items():
             command += [f"--{name.replace('_', '-')}", given]
         timing = timed([*command, "--threads", str(self.threads), *self.options], scratch, self.threads, 1, variables)
-        metrics = json.loads((scratch / "out" / "metrics.json").read_text())
+        try:
+            metrics = json.loads((scratch / "out" / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise R2RegError(f"left no metrics.json: {last_line(scratch / LOG_FILE)}") from None
         for old in self.folder.iterdir():
             if old.is_file() and old.name != RESULT_FILE:
                 old.unlink()
@@ -104,7 +108,7 @@ def batch(
     todo = []
     for pair in pairs:
         inputs = {name: digest(path) for name, path in files_of(pair).items()}
-        decides = json.dumps({"inputs": inputs, "method": identity, "threads": threads}, sort_keys=True)
+        decides = json.dumps({"inputs": inputs, "method": identity}, sort_keys=True)
         todo.append(
             Whole(
                 pair=pair,
@@ -112,6 +116,7 @@ def batch(
                 key=hashlib.sha256(decides.encode()).hexdigest(),
                 options=tuple(options),
                 threads=threads,
+                uses_gpu=method.uses_gpu,
             )
         )
     campaign = Campaign(output=output, columns=COLUMNS, jobs=jobs, scheduler=scheduler, threads=threads)

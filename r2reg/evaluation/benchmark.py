@@ -80,7 +80,7 @@ class Registration:
 def _own_report(folder: Path) -> dict[str, Any]:
     """What the method itself says about its run."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise R2RegError(f"left no metrics.json: {last_line(folder / LOG_FILE)}") from None
     work = sum(metrics["seconds"].get(stage, 0.0) for stage in WORK_STAGES)
@@ -95,11 +95,11 @@ def _scores(pair: Pair, folder: Path, threads: int, labels: Sequence[int] | None
         R2RegError: it cannot be scored.
     """
     asked = folder / "pair.json"
-    asked.write_text(json.dumps({"files": files_of(pair), "labels": labels, "threads": threads}))
+    asked.write_text(json.dumps({"files": files_of(pair), "labels": labels, "threads": threads}), encoding="utf-8")
     output = folder / "scoring.txt"
     if run([sys.executable, "-m", "r2reg.evaluation.scoring", str(asked), str(folder)], output, threads).status:
         raise R2RegError(f"scoring: {last_line(output)}")
-    return flat(json.loads((folder / SCORES_FILE).read_text()))
+    return flat(json.loads((folder / SCORES_FILE).read_text(encoding="utf-8")))
 
 
 def flat(found: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,9 @@ class Campaign:
             reason = error.strerror
             raise OutputError(f"{self.output}: cannot be used for results ({reason}); choose another folder") from None
         with atomic_path(self.output / ENVIRONMENT_FILE) as path:
-            path.write_text(json.dumps(environment(self.threads) | {"jobs": self.jobs}, indent=2) + "\n")
+            path.write_text(
+                json.dumps(environment(self.threads) | {"jobs": self.jobs}, indent=2) + "\n", encoding="utf-8"
+            )
 
     def _write(self, todo: Sequence[Job], rows: dict[Path, Row]) -> None:
         write_results(self.output, self.columns, [rows.get(job.folder) for job in todo])

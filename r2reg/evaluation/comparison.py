@@ -47,14 +47,21 @@ def read_results(path: Path) -> pandas.DataFrame:
     Raises:
         TableError: no such table, or none of ours.
     """
-    import pandas
-
     try:
-        frame = pandas.read_csv(path, dtype={"id": str, "method": str, "reason": str}, keep_default_na=True)
+        frame = _read_csv(path)
         frame["peak_memory_gigabytes"] = frame["peak_memory_bytes"] / 1e9
     except (OSError, ValueError, KeyError) as error:
         raise TableError(f"{path}: is not a table of `r2reg benchmark` ({error})") from None
     return frame
+
+
+def _read_csv(path: Path) -> pandas.DataFrame:
+    """A table of ours; a pair may be called NA."""
+    import pandas
+
+    return pandas.read_csv(
+        path, dtype={"id": str, "method": str, "reason": str, "host": str}, keep_default_na=False, na_values=[""]
+    )
 
 
 def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, dict[str, Any]]:
@@ -81,7 +88,7 @@ def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, di
         with atomic_path(folder / f"{TABLE}{ending}") as path:
             path.write_text(content, encoding="utf-8")
     with atomic_path(folder / STATISTICS_FILE) as path:
-        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     _write_page(folder, frame, table, found)
     return text, found
 
@@ -91,7 +98,7 @@ def _write_page(folder: Path, frame: pandas.DataFrame, table: pandas.DataFrame, 
 
     from r2reg.report.benchmark import write_page
 
-    labels = pandas.read_csv(folder / LABELS_FILE, dtype={"id": str, "method": str})
+    labels = _read_csv(folder / LABELS_FILE)
     tables = {"Mean ± standard deviation over pairs": _as_text(table)}
     for metric in AGAINST:
         lines = lines_against(found, metric)

@@ -18,6 +18,7 @@ from typing import Any
 
 from r2reg.errors import ConfigError
 from r2reg.io.files import atomic_path
+from r2reg.io.tables import write_table
 
 # Name -> settings of the network.
 METHODS: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ def measure_all(
         row = asked | _cell_in_a_process(method, size, mode, runs, threads)
         if row["status"] == "done" or before.get("status") != "done":
             known[_key(row)] = row
-        _write(table, _sorted(known.values()))
+        write_table(table, _sorted(known.values()), COLUMNS)
         figures = row.get("reason") or f"{row['seconds_mean']} s, {row['peak_gigabytes']} GB"
         say(f"{method} {size}^3 {mode}: {figures}")
     rows = _sorted(known.values())
@@ -117,16 +118,9 @@ def _read(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _write(table: Path, rows: Sequence[dict[str, str]]) -> None:
-    with atomic_path(table) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _cell_in_a_process(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str, str]:
     command = [sys.executable, "-m", "r2reg.evaluation.cost", method, str(size), mode, str(runs), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     lines = [line for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines() if line.strip()]
     if done.returncode:
         killed = f"killed by signal {-done.returncode}, perhaps for memory" if done.returncode < 0 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import queue
@@ -23,8 +22,6 @@ from typing import Any, Protocol, TypeVar
 from r2reg.errors import ConfigError, OutputError, R2RegError
 from r2reg.evaluation.processes import last_line, run, stop_running
 from r2reg.io.files import atomic_path
-
-log = logging.getLogger("r2reg")
 
 RESULT_FILE, LOG_FILE = "result.json", "log.txt"
 SCHEMA_VERSION = 1
@@ -65,7 +62,7 @@ class Stopped(Exception):
 def known_result(job: Job) -> dict[str, Any] | None:
     """The result of a job that was done before, with the same settings and inputs; None where it has to be done."""
     try:
-        found: dict[str, Any] = json.loads((job.folder / RESULT_FILE).read_text())
+        found: dict[str, Any] = json.loads((job.folder / RESULT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     valid = isinstance(found, dict) and found.get("key") == job.key and found.get("status") == "done"
@@ -234,7 +231,7 @@ def _free_gpus() -> queue.Queue[str] | None:
     if visible is not None:
         names = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     elif shutil.which("nvidia-smi"):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", check=False).stdout
         names = [str(k) for k, line in enumerate(listed.splitlines()) if line.startswith("GPU")]
     else:
         names = []

@@ -6,6 +6,7 @@ A new one is a class with `name`, `check`, `command` and `identity`, and a line 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shlex
 import sys
 from collections.abc import Sequence
@@ -107,12 +108,18 @@ class R2Reg:
     name: str
     model: str = "none"
     options: tuple[str, ...] = ()
-    uses_gpu: bool = True
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Unless told to stay on the CPU; an affine alone is found there anyway."""
+        given = set(itertools.pairwise(self.options))
+        return not given & {("--device", "cpu"), ("--transform", "affine")}
 
     @classmethod
     def of_options(cls, name: str, words: Sequence[str]) -> R2Reg:
-        """From options of `r2reg register`, --model among them."""
-        model, rest = "none", list(words)
+        """From options of `r2reg register`, --model among them; --name=value counts as --name value."""
+        model = "none"
+        rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
         while "--model" in rest[:-1]:
             place = rest.index("--model")
             model = rest[place + 1]

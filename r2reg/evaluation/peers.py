@@ -146,7 +146,9 @@ def main() -> None:
     except (R2RegError, RuntimeError, ValueError) as error:
         sys.exit(" ".join(str(error).split()))
     seconds["total"] = time.perf_counter() - began
-    (options.output / "metrics.json").write_text(json.dumps({"seconds": seconds, "device": "cpu"}) + "\n")
+    (options.output / "metrics.json").write_text(
+        json.dumps({"seconds": seconds, "device": "cpu"}) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def run(
     variables = os.environ | dict(environment or {})
     if threads is not None:
         variables |= {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads), "ANTS_RANDOM_SEED": "1"}
-    with Path(log or os.devnull).open("w") as output:
+    with Path(log or os.devnull).open("w", encoding="utf-8") as output:
         start = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -110,7 +110,7 @@ def run_or_fail(command: Sequence[str], threads: int | None = None) -> Cost:
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something: mostly why a command failed."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
     return lines[-1] if lines else "no output"
 
 
@@ -129,6 +129,6 @@ def environment(threads: int) -> dict[str, str | int | None]:
 def processor() -> str:
     """The processor's name as Linux gives it, else what Python knows."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

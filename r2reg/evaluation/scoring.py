@@ -107,14 +107,14 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
 
 def main() -> None:
     """Score one folder; its scores.json and pictures.npz."""
-    asked, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    asked, folder = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2])
     set_threads(asked["threads"])
     try:
         found, pictures = score(asked["files"], folder, asked["labels"])
     except R2RegError as error:
         sys.exit(" ".join(str(error).split()))
     np.savez_compressed(folder / PICTURES_FILE, allow_pickle=False, **pictures)
-    (folder / SCORES_FILE).write_text(json.dumps(found) + "\n")
+    (folder / SCORES_FILE).write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class _NativeMuted:
         if _descriptor(sys.stderr) == STDERR:
             sys.stderr.flush()
             self._python = sys.stderr
-            sys.stderr = open(self._kept, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+            sys.stderr = open(self._kept, "w", buffering=1, errors="backslashreplace", closefd=False, encoding="utf-8")  # noqa: SIM115
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), STDERR)
 

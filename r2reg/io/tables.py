@@ -7,12 +7,14 @@ line of the file (the header is line 1) and the way out.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from r2reg.errors import TableError
+from r2reg.io.files import atomic_path
 
 SPLITS = ("train", "val", "test")
 COHORT_FILES = ("image", "labels", "mask")
@@ -131,6 +133,24 @@ def read_pairs(path: str | Path) -> list[Pair]:
         held_out = _held_out([p.id for p in pairs])
         pairs = [replace(p, split="val" if p.id in held_out else "train") for p in pairs]
     return pairs
+
+
+def write_table(path: Path | str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Path:
+    """Write rows to a CSV, whole or not at all; numbers with six digits, empty cells where a row lacks a value.
+
+    Args:
+        columns: the others are left out. Default: all, in the order in which they come.
+    Returns:
+        The path.
+    Raises:
+        OutputError: it cannot be written.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row)) if columns is None else columns
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    return Path(path)
 
 
 def _read(path: Path, rows: bool = True) -> tuple[list[str], list[_Row]]:

@@ -66,7 +66,7 @@ def save_config(folder: Path, network: NetworkConfig, details: dict[str, Any]) -
     """Write config.json: {"schema_version", "network": settings, ...details}."""
     content = {"schema_version": SCHEMA_VERSION, "network": network.to_dict(), **details}
     with atomic_path(Path(folder) / CONFIG_FILE) as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def save_weights(model: keras.Model, folder: Path) -> None:
@@ -94,7 +94,7 @@ def load_model(folder: Path | str) -> SavedModel:
             raise ModelError(f"{folder}: holds no {name}; give a folder that `r2reg train` wrote")
     _check_weights_file(folder / WEIGHTS_FILE)
     try:
-        content = json.loads((folder / CONFIG_FILE).read_text())
+        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         version = content.pop("schema_version")
         network = content.pop("network")
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -73,7 +73,7 @@ def make_cohort(folder: Path, rng: np.random.Generator) -> Path:
         write_image(folder / name, image, Volume(image, grid))
         rows.append(f"{name},{person:02d}")
     with atomic_path(folder / "cohort.csv") as path:
-        path.write_text("\n".join(rows) + "\n")
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "cohort.csv"
 
 

@@ -100,7 +100,7 @@ def write_result(result: RegistrationResult, folder: Path) -> None:
 def write_metrics(metrics: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Write metrics.json and return its content; a number that does not exist (NaN) becomes null."""
     content = {"schema_version": SCHEMA_VERSION, **_plain(metrics)}
-    (folder / METRICS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    (folder / METRICS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return content
 
 

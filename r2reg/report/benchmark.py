@@ -65,7 +65,7 @@ def write_page(
         time_plot=figures.time_against(done, first, title) if done["seconds"].notna().any() else "",
         label_plot=figures.label_plot(labels) if len(labels) else "",
         cases=cases(done, first, pictures, lower_is_better=more is False),
-        environment=json.loads((folder / "environment.json").read_text()),
+        environment=json.loads((folder / "environment.json").read_text(encoding="utf-8")),
         failed=frame[frame["status"] != "done"][["id", "method", "reason"]].to_dict("records"),
         notes=notes,
     )

@@ -1,23 +1,12 @@
-"""The files of a run that people and spreadsheets read: history.csv and the card, README.md."""
+"""The card of a run, README.md: what it is, how it was made, how well it does."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 from r2reg.config import TrainConfig
 from r2reg.io.files import atomic_path
 from r2reg.training.dataset import Dataset
-
-
-def write_history(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """One line per validation; an empty cell where a value does not exist."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def toml_value(value: object) -> str:

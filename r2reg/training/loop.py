@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from r2reg.config import Branch, NetworkConfig, TrainConfig
 from r2reg.errors import ConfigError, ModelError, TrainingError
 from r2reg.io.files import first_missing
+from r2reg.io.tables import write_table
 from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.board import Board
-from r2reg.training.card import write_card, write_history
+from r2reg.training.card import write_card
 from r2reg.training.checkpoint import CHECKPOINT, State, identity, load_checkpoint, save_checkpoint
 from r2reg.training.dataset import Dataset, make_dataset, read_table
 from r2reg.training.folder import BOARD, CACHE, CARD, CONFIG, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
@@ -305,7 +306,7 @@ class Run:
         """Write last.ckpt and history.csv."""
         save_checkpoint(self.folder / CHECKPOINT, self.trainer, self.state, self.identity)
         if self.state.history:
-            write_history(self.folder / HISTORY, self.state.history)
+            write_table(self.folder / HISTORY, self.state.history)
 
     def save_best(self, values: dict[str, float]) -> None:
         """Write the model as it is now: config.json, model.weights.h5 and the card."""

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from click.testing import CliRunner
 
-from r2reg.cli.data import data
+from r2reg.cli.data import SETS, data
 from r2reg.datasets import prepare as module
 from r2reg.datasets.check import check_table
 from r2reg.datasets.layouts import LAYOUTS
@@ -50,7 +50,9 @@ def heart(tmp_path):
             save(folder / f"{name}.nii.gz", 100 * volume((40, 44, 6), number + frame), (1.5, 1.5, 10))
             save(folder / f"{name}_gt.nii.gz", volume((40, 44, 6), number + frame), (1.5, 1.5, 10))
         save(folder / f"patient{number:03}_4d.nii.gz", np.zeros((4, 4, 2, 3), np.int16), (1.5, 1.5, 10))
-        (folder / "Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n")
+        (folder / "Info.cfg").write_text(
+            "ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n", encoding="utf-8"
+        )
     return root
 
 
@@ -70,7 +72,7 @@ def test_acdc(heart, tmp_path):
     assert np.abs(moving.grid.center_ras - source.grid.center_ras).max() < 5.1
     labels = nibabel.load(pairs[0].fixed_labels).get_fdata()
     assert set(np.unique(labels)) == {0, 1, 2, 3}
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["labels"]["2"] == "Myocardium"
     assert len(manifest["sha256"]) == 5 * 4 + 1
     assert manifest["people"] == {"train": 3, "val": 1, "test": 1}
@@ -96,6 +98,10 @@ def test_empire10(tmp_path):
                 image.SetSpacing((0.7, 0.7, 1.0))
                 image.SetOrigin((-10, 30, 5))
                 sitk.WriteImage(image, str(root / folder / f"{number:02}_{role}.mhd"))
+    (root / "scans" / "02_Moving.mhd").rename(tmp_path / "away.mhd")
+    with pytest.raises(TableError, match="02 has no moving scan"):
+        prepare("empire10", root, tmp_path / "out")
+    (tmp_path / "away.mhd").rename(root / "scans" / "02_Moving.mhd")
     prepare("empire10", root, tmp_path / "out")
     pairs = read_pairs(tmp_path / "out" / "pairs.csv")
     assert len(pairs) == 3
@@ -182,17 +188,49 @@ def test_a_folder_of_something_else(name, tmp_path):
 
 def test_nothing_is_lost_unasked(heart, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine")
+    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="is not empty; give --overwrite"):
         prepare("acdc", heart, tmp_path / "out")
     with pytest.raises(OutputError, match="holds the data set itself"):
         prepare("acdc", heart, heart, overwrite=True)
     with pytest.raises(OutputError, match="holds the data set itself"):
         prepare("acdc", heart, heart.parent, overwrite=True)
-    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "mine.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_second_run_replaces_the_first_and_nothing_else(heart, tmp_path, monkeypatch):
+    out = tmp_path / "a" / "out"
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_table", fail)
+        with pytest.raises(OutputError, match=r"out: cannot be written \(No space left on device\)"):
+            prepare("acdc", heart, out)
+    assert not out.parent.exists()
+    prepare("acdc", heart, out)
+    (out / "cohort.csv").write_text("of a run of another kind\n", encoding="utf-8")
+    (out / "mine.txt").write_text("mine", encoding="utf-8")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    shutil.rmtree(heart / "training" / "patient002")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_table", fail)
+        with pytest.raises(OutputError, match="cannot be written"):
+            prepare("acdc", heart, out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    prepare("acdc", heart, out, overwrite=True)
+    assert not (out / "cohort.csv").exists()
+    assert not list(out.rglob("*patient002*"))
+    assert (out / "mine.txt").read_text(encoding="utf-8") == "mine"
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert len(manifest["sha256"]) == 4 * 4 + 1
+    assert check_table(out / "pairs.csv").problems == []
+    assert {path.name for path in out.iterdir()} == {"images", "labels", "pairs.csv", "manifest.json", "mine.txt"}
 
 
 def test_what_ships_of_each_set():
+    assert tuple(LAYOUTS) == SETS
     for name in LAYOUTS:
         about = describe(name)
         assert {"title", "source", "licence", "citation", "labels", "preparation", "split", "pairs", "rule"} <= set(
@@ -211,6 +249,11 @@ def test_the_rule_of_the_splits():
     fewer = split_people(people[1:], [264, 50, 100], "oasis:0")
     moved = [name for name in fewer if splits[name] == "test" and fewer[name] == "train"]
     assert moved == []
+    # More people than the counts name, and a part that the set does not have.
+    many = list(split_people([str(n) for n in range(100)], [8, 1, 1], "bids:0").values())
+    assert [many.count(split) for split in ("train", "val", "test")] == [80, 10, 10]
+    three = list(split_people("abc", [20, 0, 10], "empire10:0").values())
+    assert [three.count(split) for split in ("train", "val", "test")] == [2, 0, 1]
     assert shuffled(["b", "a", "b"], "x") == shuffled(["a", "b"], "x")
     assert len(ordered_pairs("abc", None, "x")) == 6
     assert ordered_pairs("abcdef", 4, "x") == ordered_pairs("fedcba", 4, "x")

@@ -37,13 +37,13 @@ def pairs(tmp_path_factory):
     for seed in range(4):
         for name, array in zip(("image", "labels"), person(seed), strict=True):
             nibabel.save(nibabel.Nifti1Image(array, oblique()), folder / f"{name}{seed}.nii.gz")
-    (folder / "fixed.csv").write_text("x,y,z\n0,0,0\n10,0,0\n0,10,0\n")
-    (folder / "moving.csv").write_text("x,y,z\n3,0,4\n10,0,0\n0,10,12\n")
+    (folder / "fixed.csv").write_text("x,y,z\n0,0,0\n10,0,0\n0,10,0\n", encoding="utf-8")
+    (folder / "moving.csv").write_text("x,y,z\n3,0,4\n10,0,0\n0,10,12\n", encoding="utf-8")
     header = "id,moving,fixed,moving_labels,fixed_labels,moving_points,fixed_points"
     rows = [
         f"p{k},image{k}.nii.gz,image{k + 1}.nii.gz,labels{k}.nii.gz,labels{k + 1}.nii.gz,"
         + ("moving.csv,fixed.csv" if k == 0 else ",")
         for k in range(3)
     ]
-    (folder / "pairs.csv").write_text("\n".join([header, *rows]) + "\n")
+    (folder / "pairs.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return folder / "pairs.csv"

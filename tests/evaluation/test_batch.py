@@ -20,11 +20,11 @@ def test_every_pair_gets_its_folder_and_its_row(pairs, tmp_path):
     study = tmp_path / "study"
     done = call(pairs, "-o", study, "--transform", "affine", "--jobs", 2)
     assert done.exit_code == 0, done.output
-    rows = list(csv.DictReader((study / "results.csv").open(newline="")))
+    rows = list(csv.DictReader((study / "results.csv").open(newline="", encoding="utf-8")))
     assert [row["id"] for row in rows] == ["p0", "p1", "p2"]
     for row in rows:
         folder = study / row["folder"]
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         assert float(row["dice_mean"]) == pytest.approx(metrics["dice"]["after"]["mean"], rel=1e-5)
         assert float(row["dice_mean_before"]) == pytest.approx(metrics["dice"]["before"]["mean"], rel=1e-5)
         assert float(row["lncc"]) == pytest.approx(metrics["similarity"]["after"]["lncc"], rel=1e-5)
@@ -58,11 +58,11 @@ def test_a_pair_that_fails_is_told_and_the_rest_is_done(pairs, tmp_path):
     image = sitk.ReadImage(str(pairs.parent / "image0.nii.gz"))
     sitk.WriteImage(image * 0 + 1, str(tmp_path / "flat.nii.gz"))
     good = [pairs.parent / f"image{k}.nii.gz" for k in (0, 1)]
-    (tmp_path / "pairs.csv").write_text(f"moving,fixed\nflat.nii.gz,{good[0]}\n{good[0]},{good[1]}\n")
+    (tmp_path / "pairs.csv").write_text(f"moving,fixed\nflat.nii.gz,{good[0]}\n{good[0]},{good[1]}\n", encoding="utf-8")
     done = call(tmp_path / "pairs.csv", "-o", tmp_path / "study", "--transform", "affine")
     assert done.exit_code == 1
     assert "1 of 2 pairs done" in done.output
-    rows = list(csv.DictReader((tmp_path / "study" / "results.csv").open(newline="")))
+    rows = list(csv.DictReader((tmp_path / "study" / "results.csv").open(newline="", encoding="utf-8")))
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "flat.nii.gz" in rows[0]["reason"]
 

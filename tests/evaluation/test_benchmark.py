@@ -23,7 +23,7 @@ METHODS = ["identity", "demons"]
 
 
 def rows_of(folder, name="results.csv"):
-    return list(csv.DictReader((folder / name).open(newline="")))
+    return list(csv.DictReader((folder / name).open(newline="", encoding="utf-8")))
 
 
 def without_times(rows):
@@ -49,7 +49,7 @@ def test_a_row_for_every_pair_and_method(report):
         assert float(demons["mse"]) < 0.5 * float(identity["mse"])
         assert float(demons["seconds"]) > 0
         assert int(demons["peak_memory_bytes"]) > 5e7
-    assert json.loads((report / "environment.json").read_text())["threads"] == 1
+    assert json.loads((report / "environment.json").read_text(encoding="utf-8"))["threads"] == 1
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_resume_does_nothing_twice_and_what_changed_again(report, pairs, tmp_pat
     assert said == []
     assert len(rows) == 6
     assert rows_of(copy) == rows_of(report)
-    (copy / "runs" / "p2" / "demons" / "result.json").write_text("{")  # cut off
+    (copy / "runs" / "p2" / "demons" / "result.json").write_text("{", encoding="utf-8")  # cut off
     benchmark(pairs, copy, METHODS, keep=True, threads=1, resume=True, say=said.append)
     assert [line.split(":")[0] for line in said] == ["1/1 p2 demons"]
     assert without_times(rows_of(copy)) == without_times(rows_of(report))
@@ -120,7 +120,7 @@ def test_killed_and_resumed_equals_uninterrupted(report, pairs, tmp_path):
     assert len(rows_of(tmp_path / "run")) == 3
     time.sleep(3)
     assert not scratch()  # the registration died with it, and wrote nothing more
-    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--resume"], capture_output=True, encoding="utf-8", check=True)
     assert "1/3 p1 demons" in done.stderr
     assert without_times(rows_of(tmp_path / "run")) == without_times(rows_of(report))
     assert not list((tmp_path / "run" / "runs").glob("*/*/.work-*"))
@@ -132,7 +132,7 @@ def test_a_pair_that_fails_is_a_row_and_the_rest_goes_on(pairs, tmp_path):
     sitk.WriteImage(image * 0 + 1, str(flat))
     table = tmp_path / "pairs.csv"
     good = f"{pairs.parent}/image0.nii.gz,{pairs.parent}/image1.nii.gz"
-    table.write_text(f"id,moving,fixed\nbad,{flat},{pairs.parent}/image1.nii.gz\ngood,{good}\n")
+    table.write_text(f"id,moving,fixed\nbad,{flat},{pairs.parent}/image1.nii.gz\ngood,{good}\n", encoding="utf-8")
     rows = benchmark(table, tmp_path / "report", ["identity"], threads=1)
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "flat.nii.gz" in rows[0]["reason"]
@@ -156,7 +156,7 @@ def test_what_can_be_known_is_known_before_anything_runs(pairs, tmp_path, monkey
     refused(ConfigError, "--baseline syn: is none of the methods, identity", baseline="syn")
     refused(TableError, "no such file", table=tmp_path / "no.csv")
     missing = tmp_path / "missing.csv"
-    missing.write_text(f"moving,fixed\n{pairs.parent}/image0.nii.gz,{pairs.parent}/image9.nii.gz\n")
+    missing.write_text(f"moving,fixed\n{pairs.parent}/image0.nii.gz,{pairs.parent}/image9.nii.gz\n", encoding="utf-8")
     refused(TableError, r"line 2: fixed .*image9.nii.gz does not exist", table=missing)
     other = tmp_path / "other.nii.gz"
     labels = sitk.ReadImage(str(pairs.parent / "labels0.nii.gz"))
@@ -165,13 +165,14 @@ def test_what_can_be_known_is_known_before_anything_runs(pairs, tmp_path, monkey
     grids = tmp_path / "grids.csv"
     grids.write_text(
         "moving,fixed,moving_labels,fixed_labels\n"
-        f"{pairs.parent}/image0.nii.gz,{pairs.parent}/image1.nii.gz,{other},{pairs.parent}/labels1.nii.gz\n"
+        f"{pairs.parent}/image0.nii.gz,{pairs.parent}/image1.nii.gz,{other},{pairs.parent}/labels1.nii.gz\n",
+        encoding="utf-8",
     )
     refused(TableError, r"other.nii.gz: lies on another grid than .*image0.nii.gz", table=grids)
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes((pairs.parent / "image0.nii.gz").read_bytes()[:500])
     cut = tmp_path / "cut.csv"
-    cut.write_text(f"moving,fixed,moving_mask\n{broken},{pairs.parent}/image1.nii.gz,{broken}\n")
+    cut.write_text(f"moving,fixed,moving_mask\n{broken},{pairs.parent}/image1.nii.gz,{broken}\n", encoding="utf-8")
     refused(ImageError, r"broken.nii.gz", table=cut)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refused(ConfigError, "--method syn: antspyx is not installed; pip install antspyx", ["syn"])

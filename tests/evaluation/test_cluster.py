@@ -39,7 +39,7 @@ def cluster(tmp_path):
     processes = [
         start("distributed.cli.dask_scheduler", "--scheduler-file", str(file), "--port", "0", "--no-dashboard")
     ]
-    address = wait_for(lambda: file.exists() and json.loads(file.read_text())["address"])
+    address = wait_for(lambda: file.exists() and json.loads(file.read_text(encoding="utf-8"))["address"])
     for _ in range(2):
         options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(tmp_path))
         processes.append(start("distributed.cli.dask_worker", address, *options))
@@ -54,8 +54,8 @@ def threads_work_in(runs):
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = (process / "cmdline").read_text().split("\0")
-            parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            command = (process / "cmdline").read_text(encoding="utf-8").split("\0")
+            parent = int((process / "stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
         if "r2reg.evaluation.peers" in command and str(runs) in command[command.index("-o") + 1]:
@@ -70,13 +70,13 @@ def test_a_worker_killed_in_the_middle(cluster, pairs, tmp_path):
     report = tmp_path / "report"
     command = [sys.executable, "-m", "r2reg.cli", "benchmark", str(pairs), "-o", str(report), "--threads", "1"]
     command += ["--method", "identity", "--method", "demons", "--scheduler", address]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
     folder, parent = wait_for(lambda: threads_work_in(report)).popitem()
     assert parent in {worker.pid for worker in workers}
     os.kill(parent, signal.SIGKILL)
     _, told = run.communicate(timeout=240)
     assert run.returncode == 0, told
-    results = [json.loads(path.read_text()) for path in sorted(report.glob("runs/*/*/result.json"))]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(report.glob("runs/*/*/result.json"))]
     assert [row["status"] for row in results] == ["done"] * 6
     assert (folder / "result.json").exists()  # done again by the other
     alone = benchmark(pairs, tmp_path / "alone", ["identity", "demons"], threads=1)
@@ -107,9 +107,10 @@ def test_slurm_played_by_a_script(pairs, tmp_path, monkeypatch):
     tools.mkdir()
     (tools / "sbatch").write_text(
         f'#!/bin/sh\ncd "{tmp_path}"\nfor last; do :; done\ncp "$last" job.sh\nsh job.sh > job.log 2>&1 &\n'
-        'echo $! > job.pid\necho "Submitted batch job 7"\n'
+        'echo $! > job.pid\necho "Submitted batch job 7"\n',
+        encoding="utf-8",
     )
-    (tools / "scancel").write_text(f'#!/bin/sh\nkill $(cat "{tmp_path}/job.pid")\n')
+    (tools / "scancel").write_text(f'#!/bin/sh\nkill $(cat "{tmp_path}/job.pid")\n', encoding="utf-8")
     for tool in tools.iterdir():
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")

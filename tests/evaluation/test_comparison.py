@@ -89,18 +89,18 @@ def test_only_common_pairs_are_compared_and_failures_are_counted():
 
 def test_files(tmp_path):
     two_methods().to_csv(tmp_path / "results.csv", index=False)
-    (tmp_path / "labels.csv").write_text("id,method,label,dice,hd95_mm\n")
-    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / "labels.csv").write_text("id,method,label,dice,hd95_mm\n", encoding="utf-8")
+    (tmp_path / "environment.json").write_text("{}", encoding="utf-8")
     text, found = summarise(tmp_path, "theirs", 0.02)
-    assert json.loads((tmp_path / "statistics.json").read_text()) == found
-    assert (tmp_path / "table1.md").read_text() == text
+    assert json.loads((tmp_path / "statistics.json").read_text(encoding="utf-8")) == found
+    assert (tmp_path / "table1.md").read_text(encoding="utf-8") == text
     # Empty columns are left out.
     assert pandas.read_csv(tmp_path / "table1.csv").columns.tolist() == ["method", "pairs", "Dice"]
-    assert r"0.723 $\pm$ 0.029" in (tmp_path / "table1.tex").read_text()
+    assert r"0.723 $\pm$ 0.029" in (tmp_path / "table1.tex").read_text(encoding="utf-8")
     assert "| ours | " in " ".join(text.split())
     assert "+0.0117" in text
     with pytest.raises(ConfigError, match="is none of the methods, ours, theirs"):
         summarise(tmp_path, "nobody", 0.02)
-    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(TableError, match="is not a table of"):
         summarise(tmp_path, "theirs", 0.02)

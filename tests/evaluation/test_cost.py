@@ -23,7 +23,7 @@ def test_a_cell_that_fails_becomes_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(cost.sys, "executable", "/bin/false")
     (row, _) = cost.measure_all(tmp_path, [16], ["vm-diff-full"], 1, 1, lambda _: None)
     assert (row["status"], row["reason"]) == ("failed", "status 1")
-    with (tmp_path / "cost.csv").open() as file:
+    with (tmp_path / "cost.csv").open(encoding="utf-8") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["failed"] * 2
 
 

@@ -16,7 +16,7 @@ def test_the_temporary_file_keeps_folder_and_ending(tmp_path):
     with atomic_path(final) as temporary:
         assert temporary.parent == tmp_path
         assert full_suffix(temporary) == ".nii.gz"
-        temporary.write_text("x")
+        temporary.write_text("x", encoding="utf-8")
         assert not final.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["a.b.nii.gz"]
 
@@ -25,7 +25,7 @@ def test_the_file_gets_the_mode_that_the_umask_allows(tmp_path):
     before = os.umask(0o022)
     try:
         with atomic_path(tmp_path / "a.csv") as temporary:
-            temporary.write_text("x")
+            temporary.write_text("x", encoding="utf-8")
     finally:
         os.umask(before)
     assert (tmp_path / "a.csv").stat().st_mode & 0o777 == 0o644
@@ -34,16 +34,16 @@ def test_the_file_gets_the_mode_that_the_umask_allows(tmp_path):
 @pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt()])
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     final = tmp_path / "a.csv"
-    final.write_text("old")
+    final.write_text("old", encoding="utf-8")
 
     def write():
         with atomic_path(final) as temporary:
-            temporary.write_text("half")
+            temporary.write_text("half", encoding="utf-8")
             raise failure
 
     with pytest.raises(type(failure)):
         write()
-    assert final.read_text() == "old"
+    assert final.read_text(encoding="utf-8") == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -63,7 +63,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     )
     for name in ("a.nii.gz", "a.nii", "a.mha", "a.nrrd"):
         run = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=True
+            [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, encoding="utf-8", check=True
         )
         assert run.stdout.startswith(f"{tmp_path / name}: cannot be written ("), (name, run.stdout)
         assert run.stdout.count("\n") == 1
@@ -85,7 +85,7 @@ def test_a_read_only_folder_is_noticed_before_work(tmp_path, monkeypatch):
 
 
 def test_outputs_are_checked_before_work(tmp_path):
-    (tmp_path / "there").write_text("x")
+    (tmp_path / "there").write_text("x", encoding="utf-8")
     with pytest.raises(OutputError, match="exists already; give --overwrite"):
         check_output(tmp_path / "there", overwrite=False)
     assert check_output(tmp_path / "there", overwrite=True) == tmp_path / "there"

@@ -13,12 +13,12 @@ from r2reg.io.points import Points, read_points, write_points
 
 def test_lps_becomes_ras_and_other_columns_are_kept(tmp_path):
     text = 'name,x,y,z,comment\n"a, left",1,2,3,"say ""hi"""\nb,-4.5,1e2,-0,\n'
-    (tmp_path / "in.csv").write_text(text)
+    (tmp_path / "in.csv").write_text(text, encoding="utf-8")
     points = read_points(tmp_path / "in.csv", 3)
     np.testing.assert_array_equal(points.ras, [[-1, -2, 3], [4.5, -100, 0]])
     write_points(tmp_path / "out.csv", points.moved_to(points.ras + 1))
     expected = 'name,x,y,z,comment\n"a, left",0.0,1.0,4.0,"say ""hi"""\nb,-5.5,99.0,1.0,\n'
-    assert (tmp_path / "out.csv").read_text() == expected
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == expected
 
 
 def test_order_of_columns_bom_and_windows_lines(tmp_path):
@@ -26,15 +26,15 @@ def test_order_of_columns_bom_and_windows_lines(tmp_path):
     points = read_points(tmp_path / "in.csv", 3)
     np.testing.assert_array_equal(points.ras, [[-1, -2, 3]])
     write_points(tmp_path / "out.csv", points)
-    assert (tmp_path / "out.csv").read_text() == "z,label, y,x\n3.0,7,2.0,1.0\n"
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "z,label, y,x\n3.0,7,2.0,1.0\n"
 
 
 def test_2d_points_carry_z_along(tmp_path):
-    (tmp_path / "in.csv").write_text("x,y,z,t\n1,2,0,0\n")
+    (tmp_path / "in.csv").write_text("x,y,z,t\n1,2,0,0\n", encoding="utf-8")
     points = read_points(tmp_path / "in.csv", 2)
     np.testing.assert_array_equal(points.ras, [[-1, -2]])
     write_points(tmp_path / "out.csv", points)
-    assert (tmp_path / "out.csv").read_text() == "x,y,z,t\n1.0,2.0,0,0\n"
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8") == "x,y,z,t\n1.0,2.0,0,0\n"
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -29,7 +29,7 @@ with native_stderr_muted:
 
 
 def test_only_what_native_code_prints_is_muted():
-    process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    process = subprocess.run([sys.executable, "-c", CODE], capture_output=True, encoding="utf-8", check=False)
     assert process.stderr.splitlines() == ["python", "thread", "heard again", "raised"]
     assert process.stdout == "no stderr at all\n"
     assert process.returncode == 0

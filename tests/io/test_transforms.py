@@ -126,7 +126,7 @@ def truncated(name, ours, keep):
 
 def content(name, text):
     def make(folder):
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         return folder / name
 
     return make

@@ -211,10 +211,10 @@ def test_bad_model_folders(tmp_path):
     with pytest.raises(ModelError, match="corrupt"):
         load_model(tmp_path)
     save_model(tmp_path, build_network(config, (8, 8)), config, {})
-    (tmp_path / "config.json").write_text(json.dumps({"schema_version": 1, "network": {"depth": 3}}))
+    (tmp_path / "config.json").write_text(json.dumps({"schema_version": 1, "network": {"depth": 3}}), encoding="utf-8")
     with pytest.raises(ModelError, match="unknown setting depth"):
         load_model(tmp_path)
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match="not a model's settings"):
         load_model(tmp_path)
 

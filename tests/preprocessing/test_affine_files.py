@@ -108,7 +108,8 @@ def test_kinds_without_a_class_in_simpleitk(tmp_path, ndim):
     path = tmp_path / "snap.txt"
     path.write_text(
         f"#Insight Transform File V1.0\n#Transform 0\nTransform: MatrixOffsetTransformBase_double_{ndim}_{ndim}\n"
-        f"Parameters: {text(linear)} {text(shift)}\nFixedParameters: {text(center)}\n"
+        f"Parameters: {text(linear)} {text(shift)}\nFixedParameters: {text(center)}\n",
+        encoding="utf-8",
     )
     expected = (points(ndim) - center) @ linear.T + center + shift
     np.testing.assert_allclose(mapped(read_affine(path), points(ndim)), expected, atol=1e-6)

@@ -42,7 +42,7 @@ def test_every_score_improves(registered):
 
 def test_metrics_file_has_the_promised_keys(registered):
     folder, _ = registered
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert {"mse", "ncc", "lncc"} == set(metrics["similarity"]["before"])
     assert {"mean", "per_label"} == set(metrics["dice"]["after"])
     assert {"mean", "median", "max"} == set(metrics["tre_mm"]["after"])
@@ -217,10 +217,10 @@ def test_settings_name_what_is_wrong(phantom_pair, tmp_path):
 
 
 def test_a_strangers_file_is_not_replaced_unasked(phantom_pair, tmp_path):
-    (tmp_path / "affine.mat").write_text("mine")
+    (tmp_path / "affine.mat").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match=r"affine\.mat"):
         register_files(phantom_pair.moving, phantom_pair.fixed, tmp_path, RegisterConfig(transform="affine"))
-    assert (tmp_path / "affine.mat").read_text() == "mine"
+    assert (tmp_path / "affine.mat").read_text(encoding="utf-8") == "mine"
 
 
 def test_thin_images_refine(tmp_path, write_nifti):

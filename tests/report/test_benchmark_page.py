@@ -43,7 +43,7 @@ def page(tmp_path_factory):
     labels = [(r["id"], r["method"], k, r["dice_mean"] + k / 100, 1) for r in rows if "dice_mean" in r for k in (2, 3)]
     names = ["id", "method", "label", "dice", "hd95_mm"]
     pandas.DataFrame(labels, columns=names).to_csv(folder / "labels.csv", index=False)
-    (folder / "environment.json").write_text('{"processor": "A & B", "jax": null}')
+    (folder / "environment.json").write_text('{"processor": "A & B", "jax": null}', encoding="utf-8")
     summarise(folder, "syn", 0.01)
     return folder / "report.html"
 

@@ -1,5 +1,6 @@
 """A tiny cohort: nested ellipsoids that differ from person to person, with labels, on 16^3 voxels of 2 mm."""
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -30,8 +31,21 @@ def cohort(tmp_path_factory):
         for name, array in zip(("image", "labels"), ellipsoids(seed), strict=True):
             nibabel.save(nibabel.Nifti1Image(array, affine), folder / f"{name}{seed}.nii.gz")
     rows = [f"image{s}.nii.gz,labels{s}.nii.gz" for s in range(4)]
-    (folder / "cohort.csv").write_text("image,labels\n" + "\n".join(rows) + "\n")
+    (folder / "cohort.csv").write_text("image,labels\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return folder / "cohort.csv"
+
+
+@pytest.fixture(scope="session")
+def weights():
+    """Function: path of a Keras weights file -> name -> array."""
+
+    def read(path):
+        found = {}
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+        return found
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def test_shapes_and_types(make_batches):
 def test_masks_are_the_fixed_images_and_ones_where_there_is_none(cohort, make_batches, tmp_path):
     folder = cohort.parent
     rows = [f"{folder}/image0.nii.gz,{folder}/labels0.nii.gz", f"{folder}/image1.nii.gz,"]
-    (tmp_path / "c.csv").write_text("image,mask\n" + "\n".join(rows))
+    (tmp_path / "c.csv").write_text("image,mask\n" + "\n".join(rows), encoding="utf-8")
     # A mask is any label map whose voxels are 0 or not; the cohort's holds 0, 1 and 2.
     batches = make_batches(table=tmp_path / "c.csv")
     means = {batches.pairs(s)[0][1]: batches.training(s)["mask"].mean() for s in range(20)}
@@ -57,7 +57,7 @@ def test_given_pairs_are_all_passed_once_an_epoch(cohort, make_batches, tmp_path
     folder = cohort.parent
     names = [(0, 1), (1, 2), (2, 0), (0, 2), (1, 0)]
     rows = [f"{folder}/image{m}.nii.gz,{folder}/image{f}.nii.gz,train" for m, f in names]
-    (tmp_path / "p.csv").write_text("moving,fixed,split\n" + "\n".join(rows))
+    (tmp_path / "p.csv").write_text("moving,fixed,split\n" + "\n".join(rows), encoding="utf-8")
     batches = make_batches(table=tmp_path / "p.csv", batch_size=2)
     assert batches.dataset.epoch_steps(2) == 3
     epochs = [[p for step in range(3 * e, 3 * e + 3) for p in batches.pairs(step)] for e in range(4)]

@@ -96,7 +96,7 @@ def test_alignment_brings_a_shifted_person_back(cohort, small_config, tmp_path):
     shifted[:3, 3] += [30, -20, 10]
     nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), shifted), tmp_path / "shifted.nii.gz")
     nibabel.save(image, tmp_path / "image.nii.gz")
-    (tmp_path / "c.csv").write_text("image\nimage.nii.gz\nshifted.nii.gz\n")
+    (tmp_path / "c.csv").write_text("image\nimage.nii.gz\nshifted.nii.gz\n", encoding="utf-8")
     dataset, _ = make(tmp_path / "c.csv", small_config(align="affine"), tmp_path / "cache")
     fixed, moved = (item.load("image") for item in dataset.items)
     # The same image: what is left is the optimiser's tolerance, far below the spread of the image.
@@ -111,7 +111,7 @@ def test_given_pairs_lie_on_the_grid_of_their_own_fixed_image(cohort, small_conf
         affine[0, 3] += shift
         nibabel.save(nibabel.Nifti1Image(image.get_fdata(dtype=np.float32), affine), tmp_path / f"{name}.nii.gz")
     table = tmp_path / "pairs.csv"
-    table.write_text("moving,fixed,split\na.nii.gz,b.nii.gz,train\nc.nii.gz,d.nii.gz,val\n")
+    table.write_text("moving,fixed,split\na.nii.gz,b.nii.gz,train\nc.nii.gz,d.nii.gz,val\n", encoding="utf-8")
     dataset, _ = make(table, small_config(), tmp_path / "cache")
     assert (dataset.training, dataset.validation) == (((0, 1),), ((2, 3),))
     assert (dataset.given, dataset.epoch_steps(1)) == (True, 1)
@@ -121,22 +121,22 @@ def test_given_pairs_lie_on_the_grid_of_their_own_fixed_image(cohort, small_conf
 def test_groups_and_their_absence(cohort, small_config, tmp_path):
     folder = cohort.parent
     rows = [f"{folder}/image{i}.nii.gz,{'xy'[i % 2]},train" for i in range(4)]
-    (tmp_path / "c.csv").write_text("image,group,split\n" + "\n".join(rows))
+    (tmp_path / "c.csv").write_text("image,group,split\n" + "\n".join(rows), encoding="utf-8")
     dataset, _ = make(tmp_path / "c.csv", small_config(), tmp_path / "cache")
     assert sorted(dataset.training) == [(0, 2), (1, 3), (2, 0), (3, 1)]
     assert not dataset.held_out
     rows = [f"{folder}/image{i}.nii.gz,{'xy'[i]},train" for i in range(2)]
-    (tmp_path / "c.csv").write_text("image,group,split\n" + "\n".join(rows))
+    (tmp_path / "c.csv").write_text("image,group,split\n" + "\n".join(rows), encoding="utf-8")
     with pytest.raises(TrainingError, match="share a group"):
         make(tmp_path / "c.csv", small_config(), tmp_path / "cache")
 
 
 def test_labels_that_the_settings_need(cohort, small_config, tmp_path):
     folder = cohort.parent
-    (tmp_path / "c.csv").write_text(f"image\n{folder}/image0.nii.gz\n{folder}/image1.nii.gz\n")
+    (tmp_path / "c.csv").write_text(f"image\n{folder}/image0.nii.gz\n{folder}/image1.nii.gz\n", encoding="utf-8")
     with pytest.raises(TableError, match="no column labels"):
         read_table(tmp_path / "c.csv", small_config(similarity="dice"))
-    (tmp_path / "p.csv").write_text(f"moving,fixed\n{folder}/image0.nii.gz,{folder}/image1.nii.gz\n")
+    (tmp_path / "p.csv").write_text(f"moving,fixed\n{folder}/image0.nii.gz,{folder}/image1.nii.gz\n", encoding="utf-8")
     with pytest.raises(TableError, match="line 2 needs moving_labels and fixed_labels"):
         read_table(tmp_path / "p.csv", small_config(synthesis="labels"))
 
@@ -145,7 +145,7 @@ def test_two_dimensional_images_set_the_networks_dimension(small_config, tmp_pat
     for name in "ab":
         array = np.random.default_rng(ord(name)).random((24, 20)).astype(np.float32)
         nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2.0, 1.0, 1.0])), tmp_path / f"{name}.nii.gz")
-    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n", encoding="utf-8")
     dataset, config = make(tmp_path / "c.csv", small_config(), tmp_path / "cache")
     assert (config.model.ndim, config.model.spacing, dataset.shape) == (2, (2.0, 2.0), (24, 20))
     uneven = dataclasses.replace(small_config(), model=NetworkConfig(spacing=(1.0, 1.0, 3.0)))

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import h5py
 import numpy as np
 import pytest
 
@@ -12,14 +11,6 @@ from r2reg.errors import ModelError, TrainingError
 from r2reg.training.loop import train
 
 SMALL = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
-
-
-def weights(path):
-    """name -> array of every dataset of a Keras weights file."""
-    found = {}
-    with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +26,7 @@ STILL = {"steps": 1, "learning_rate": 1e-12}
 
 
 @pytest.mark.backends
-def test_it_begins_where_the_other_ended_at_another_spacing(first, cohort, small_config, tmp_path):
+def test_it_begins_where_the_other_ended_at_another_spacing(first, cohort, small_config, tmp_path, weights):
     run, config = tmp_path / "run", small_config(**STILL)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, spacing=(1.0, 1.0, 1.0)))
     train(cohort, run, config, initial=first)
@@ -43,19 +34,19 @@ def test_it_begins_where_the_other_ended_at_another_spacing(first, cohort, small
     assert found.keys() == expected.keys()
     for name in found:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-9)
-    told = json.loads((run / "config.json").read_text())["initial"]
+    told = json.loads((run / "config.json").read_text(encoding="utf-8"))["initial"]
     assert told["model"] == "run"
-    assert told["sha256"] in (first / "README.md").read_text()
-    assert told["sha256"] in (run / "README.md").read_text()
+    assert told["sha256"] in (first / "README.md").read_text(encoding="utf-8")
+    assert told["sha256"] in (run / "README.md").read_text(encoding="utf-8")
 
 
-def test_without_it_the_weights_are_others(first, cohort, small_config, tmp_path):
+def test_without_it_the_weights_are_others(first, cohort, small_config, tmp_path, weights):
     train(cohort, tmp_path / "run", small_config(**STILL))
     found, other = weights(tmp_path / "run" / "model.weights.h5"), weights(first / "model.weights.h5")
     assert max(np.abs(found[name] - other[name]).max() for name in found) > 0.01
 
 
-def test_a_multiscale_network_begins_in_each_part(cohort, small_config, tmp_path):
+def test_a_multiscale_network_begins_in_each_part(cohort, small_config, tmp_path, weights):
     config = small_config(model=NetworkConfig(network="ms-svf-r2net", **SMALL), steps=1, learning_rate=0.1)
     train(cohort, tmp_path / "first", config)
     train(cohort, tmp_path / "run", dataclasses.replace(config, learning_rate=1e-12), initial=tmp_path / "first")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 
-import h5py
 import numpy as np
 import pytest
 
@@ -17,14 +16,6 @@ from r2reg.training import loop
 from r2reg.training.checkpoint import State
 from r2reg.training.loop import train
 from r2reg.training.progress import Stop
-
-
-def weights(path):
-    """name -> array of every dataset of a Keras weights file."""
-    found = {}
-    with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
-    return found
 
 
 def assert_same_weights(first, second, atol):
@@ -56,10 +47,10 @@ def test_a_run_leaves_a_model_and_its_story(finished, cohort):
     zeros = np.zeros((1, 16, 16, 16, 1), np.float32)
     outputs = network.predict_on_batch([zeros, zeros])
     assert outputs["displacement"].shape == (1, 16, 16, 16, 3)
-    content = json.loads((run / "config.json").read_text())
+    content = json.loads((run / "config.json").read_text(encoding="utf-8"))
     assert content["best"]["step"] == result.best_step
     assert content["training"]["similarity"] == "mse"
-    assert saved.sha256 in (run / "README.md").read_text()
+    assert saved.sha256 in (run / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +86,7 @@ def test_multiscale_trains_its_branches_then_merges_them(multiscale):
     np.testing.assert_allclose(fine[0, :4, :4, :4], alone[0, :4, :4, :4], atol=1e-6)
 
 
-def test_multiscale_goes_on_where_it_stopped(multiscale, cohort, tmp_path, monkeypatch):
+def test_multiscale_goes_on_where_it_stopped(multiscale, cohort, tmp_path, monkeypatch, weights):
     """Stopped in each part, once in its very last step, and continued: the run that was never stopped."""
     whole, config = multiscale
     run = tmp_path / "run"
@@ -146,7 +137,9 @@ def test_inspection_of_a_run(finished, tmp_path):
     assert [row["layer"] for row in found["norms"]] == ["block/c1", "block/c2"]
     assert all(0.9 < row["operator"] <= 1.08 for row in found["norms"])
     test = found["convergence"]
-    assert test["pairs"] == len(json.loads((finished[0] / "config.json").read_text())["data"]["validation"])
+    assert test["pairs"] == len(
+        json.loads((finished[0] / "config.json").read_text(encoding="utf-8"))["data"]["validation"]
+    )
     # Where next to nothing moves, seven squarings are exact to rounding, and so both tests say the same.
     assert test["scaling_squaring"]["max"]["mean"] < 1e-3
     assert test["paper"]["rms"]["mean"] == pytest.approx(test["converged"]["rms"]["mean"], rel=0.05)
@@ -175,7 +168,7 @@ def test_every_estimator_trains_and_loads(settings, cohort, small_config, tmp_pa
     small = {"encoder": (4, 8), "decoder": (8, 8, 8, 4, 3), "up_filters": 4, "blocks": 2}
     config = small_config(model=NetworkConfig(**small, **settings), steps=2, validate_every=2)
     train(cohort, tmp_path / "run", config)
-    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open(encoding="utf-8")))
     assert ("kl" in row) == (config.model.velocity == "prob")
     zeros = np.zeros((1, 16, 16, 16, 1), np.float32)
     outputs = load_model(tmp_path / "run").build((16, 16, 16)).predict_on_batch([zeros, zeros])
@@ -189,7 +182,7 @@ BACKENDS = pytest.mark.backends
 def test_every_similarity_trains(similarity, cohort, small_config, tmp_path):
     run = tmp_path / "run"
     train(cohort, run, small_config(similarity=similarity, steps=2, validate_every=1, batch_size=2))
-    first, second = csv.DictReader((run / "history.csv").open())
+    first, second = csv.DictReader((run / "history.csv").open(encoding="utf-8"))
     assert np.isfinite(float(first["loss"]))
     assert first["val_loss"] != second["val_loss"]
 
@@ -202,14 +195,14 @@ def test_every_part_of_the_loss(cohort, small_config, tmp_path):
     weights = dict.fromkeys(LOSS_PARTS, 0.5)
     config = small_config(model=model, weights=weights, steps=1, weight_decay=1e-3)
     train(cohort, tmp_path / "run", config)
-    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    row = next(csv.DictReader((tmp_path / "run" / "history.csv").open(encoding="utf-8")))
     assert float(row["loss"]) == pytest.approx(0.5 * sum(float(row[name]) for name in LOSS_PARTS), rel=1e-4)
 
 
 @pytest.mark.backends
 def test_history_has_a_row_per_validation(finished):
     run, _, result = finished
-    rows = list(csv.DictReader((run / "history.csv").open()))
+    rows = list(csv.DictReader((run / "history.csv").open(encoding="utf-8")))
     assert [int(row["step"]) for row in rows] == [3, 6]
     for row in rows:
         # MSE has weight 1, folding 1, diffusion 0.001; the values are written with six digits.
@@ -227,12 +220,12 @@ def test_history_has_a_row_per_validation(finished):
 
 def test_training_lowers_the_loss(cohort, small_config, tmp_path):
     result = train(cohort, tmp_path / "run", small_config(steps=40, validate_every=20, learning_rate=5e-3))
-    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open(encoding="utf-8")))
     assert float(rows[1]["val_loss"]) < float(rows[0]["val_loss"])
     assert result.best_step == 40
 
 
-def test_resumed_equals_uninterrupted(finished, cohort, small_config, tmp_path):
+def test_resumed_equals_uninterrupted(finished, cohort, small_config, tmp_path, weights):
     run, config, _ = finished
     half = tmp_path / "run"
     train(cohort, half, small_config(steps=3, validate_every=3))
@@ -243,7 +236,7 @@ def test_resumed_equals_uninterrupted(finished, cohort, small_config, tmp_path):
         assert resumed.files == whole.files
         for name in set(whole.files) - {"meta"}:
             np.testing.assert_allclose(resumed[name], whole[name], rtol=0, atol=1e-6)
-    assert len((half / "history.csv").read_text().splitlines()) == 3
+    assert len((half / "history.csv").read_text(encoding="utf-8").splitlines()) == 3
     assert len(list((half / "tensorboard").iterdir())) == 2
 
 
@@ -260,7 +253,9 @@ def test_resumed_sampling_goes_on_with_the_same_noise(cohort, small_config, tmp_
     train(cohort, tmp_path / "whole", configs[1])
     train(cohort, tmp_path / "half", configs[0])
     train(cohort, tmp_path / "half", configs[1], resume=True)
-    whole, half = (list(csv.DictReader((tmp_path / name / "history.csv").open()))[1] for name in ("whole", "half"))
+    whole, half = (
+        list(csv.DictReader((tmp_path / name / "history.csv").open(encoding="utf-8")))[1] for name in ("whole", "half")
+    )
     assert float(half["kl"]) == pytest.approx(float(whole["kl"]), rel=1e-6)
     with np.load(tmp_path / "half" / "last.ckpt") as resumed, np.load(tmp_path / "whole" / "last.ckpt") as once:
         for name in set(once.files) - {"meta"}:
@@ -295,7 +290,7 @@ def test_overwrite_begins_again(cohort, small_config, tmp_path):
     train(cohort, run, small_config(steps=2))
     cached = sorted(p.name for p in (run / "cache").iterdir())
     train(cohort, run, small_config(steps=1, seed=0), overwrite=True)
-    assert [row["step"] for row in csv.DictReader((run / "history.csv").open())] == ["1"]
+    assert [row["step"] for row in csv.DictReader((run / "history.csv").open(encoding="utf-8"))] == ["1"]
     assert sorted(p.name for p in (run / "cache").iterdir()) == cached
     assert len(list((run / "tensorboard").iterdir())) == 1
 
@@ -312,7 +307,7 @@ def test_tensorboard_holds_scalars_and_a_picture(finished):
     assert picture.encoded_image_string.startswith(b"\x89PNG")
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_state(cohort, small_config, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(cohort, small_config, tmp_path, monkeypatch, weights):
     run, config = tmp_path / "run", small_config(steps=4, validate_every=1)
     original = loop.Batches.training
 
@@ -329,7 +324,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(cohort, small_confi
 
 
 def test_a_read_only_or_unusable_folder(cohort, small_config, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be used as a run folder"):
         train(cohort, tmp_path / "file", small_config(steps=1))
 
@@ -337,7 +332,7 @@ def test_a_read_only_or_unusable_folder(cohort, small_config, tmp_path):
 def test_a_run_that_cannot_begin_leaves_no_folder(small_config, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(b"not an image")
     (tmp_path / "b.nii.gz").write_bytes(b"nor this")
-    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n", encoding="utf-8")
     with pytest.raises(R2RegError, match=r"a\.nii\.gz"):
         train(tmp_path / "c.csv", tmp_path / "run", small_config(steps=1))
     assert not (tmp_path / "run").exists()
@@ -397,7 +392,7 @@ def test_overwrite_with_unusable_images_keeps_the_old_run(finished, small_config
     before = (run / "model.weights.h5").read_bytes()
     (tmp_path / "a.nii.gz").write_bytes(b"not an image")
     (tmp_path / "b.nii.gz").write_bytes(b"nor this")
-    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n")
+    (tmp_path / "c.csv").write_text("image\na.nii.gz\nb.nii.gz\n", encoding="utf-8")
     with pytest.raises(R2RegError):
         train(tmp_path / "c.csv", run, small_config(steps=1), overwrite=True)
     assert (run / "model.weights.h5").read_bytes() == before

@@ -14,7 +14,7 @@ from r2reg.training.loop import train
 
 def rates(run):
     """The learning rate of every row of a run's history."""
-    return [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").open())]
+    return [float(row["learning_rate"]) for row in csv.DictReader((run / "history.csv").open(encoding="utf-8"))]
 
 
 @pytest.mark.backends
@@ -48,5 +48,8 @@ def test_cosine_goes_on_where_it_stopped_and_keeps_its_end(cohort, small_config,
     train(cohort, run, config, resume=True)
     train(cohort, tmp_path / "whole", config)
     assert rates(run) == rates(tmp_path / "whole") == pytest.approx([0.0], abs=1e-9)
-    losses = [float(next(csv.DictReader((p / "history.csv").open()))["val_loss"]) for p in (run, tmp_path / "whole")]
+    losses = [
+        float(next(csv.DictReader((p / "history.csv").open(encoding="utf-8")))["val_loss"])
+        for p in (run, tmp_path / "whole")
+    ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

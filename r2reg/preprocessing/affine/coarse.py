@@ -51,18 +51,19 @@ def coarse_search(
         ends = list(pool.map(lambda start: improve(few, start, body, kind, whole=True), starts))
         led = ends[-1]
         ends = best_apart(level, ends, np.array([few.whole(end)[0] for end in ends]), FINISHED, END_GAP)
-        ends.append(led)
+        if far_from_all(level, led, ends, END_GAP):
+            ends.append(led)
         ends += pool.map(lambda end: improve(many, end, body, kind), ends)
     ends = [end for end in ends if plausible(end)]
-    values = [many.whole(end)[0] for end in ends]
+    values = np.array([many.whole(end)[0] for end in ends])
     if max(values, default=0.0) <= LEAST_INFORMATION:
         raise RegistrationError(
             "fixed and moving tell nothing of each other within their views and masks; use --init com or --init FILE"
         )
-    best = best_apart(level, ends, np.array(values), len(ends), END_GAP)
-    found = [end for end in best if many.whole(end)[0] >= NEARLY * max(values)]
+    good = np.flatnonzero(values >= NEARLY * values.max())
+    found = best_apart(level, [ends[n] for n in good], values[good], len(good), END_GAP)
     unturned = about(np.eye(level.fixed.grid.ndim), at_fixed[0], at_moving[0])
-    if all(apart(level.fixed.grid, unturned, end) > END_GAP * level.spacing for end in found):
+    if far_from_all(level, unturned, found, END_GAP):
         found.append(unturned)
     return found
 
@@ -78,6 +79,11 @@ def best_apart(level: Level, matrices: list[Array], values: Array, count: int, s
     for n in np.argsort(-values, kind="stable"):
         if len(kept) == count:
             break
-        if all(apart(level.fixed.grid, matrices[n], other) > spacings * level.spacing for other in kept):
+        if far_from_all(level, matrices[n], kept, spacings):
             kept.append(matrices[n])
     return kept
+
+
+def far_from_all(level: Level, matrix: Array, others: list[Array], spacings: float) -> bool:
+    """Whether a matrix is farther than some of the level's spacings from each of the others."""
+    return all(apart(level.fixed.grid, matrix, other) > spacings * level.spacing for other in others)
