@@ -14,7 +14,7 @@ Example:
     r2reg benchmark pairs.csv -o report --method affine --method syn --method r2reg --method runs/brain+none
 """
 METHODS_HELP = (
-    "identity, affine, ants-affine, syn, syn-full, syn-cc, demons, r2reg (refinement alone), or a model's folder; "
+    "identity, affine, ants-affine, syn, syn-full, syn-cc, demons, r2reg (refinement alone), a model's name or folder; "
     "+none, +fast, +default or +best after the last two sets the refinement; NAME='OPTIONS' of register. Repeatable."
 )
 

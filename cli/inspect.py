@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -12,21 +11,24 @@ from r2reg.cli.common import command_options, json_option
 
 
 @click.command(epilog="Example: r2reg inspect runs/brain --convergence")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option("--convergence", is_flag=True, help="Compare what the network integrates with exact integration.")
 @json_option
 @command_options
-def inspect(model: Path, convergence: bool, as_json: bool) -> None:
-    """Say how the residual blocks of MODEL, a folder that `r2reg train` wrote, are bounded.
+def inspect(model: str, convergence: bool, as_json: bool) -> None:
+    """Say how the residual blocks of MODEL, a folder that `r2reg train` wrote or a model that ships, are
+    bounded.
 
     With --convergence also how far its displacements are from those that exact integration makes of its velocities,
     over the pairs that it was validated on.
     """
     from r2reg.evaluation.inspection import inspect_model
+    from r2reg.released import find_model
     from r2reg.startup import start_backend
 
+    folder = find_model(model)
     start_backend("auto", 0, False, 0)
-    found = inspect_model(model, converges=convergence)
+    found = inspect_model(folder, converges=convergence)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
 
 

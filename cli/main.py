@@ -14,6 +14,7 @@ COMMANDS = {
     "batch": ("batch", "Register every pair of a table, here or on a cluster."),
     "data": ("data", "Prepare data sets and check tables."),
     "train": ("train", "Train a network on a cohort."),
+    "models": ("models", "List, describe and check the models that ship."),
     "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
     "benchmark": ("benchmark", "Register pairs by several methods and compare them."),
     "benchmark-cost": ("benchmark_cost", "Time networks and measure their memory over the image's size."),

@@ -33,7 +33,13 @@ class RefineType(click.ParamType):
 @click.argument("moving", type=INPUT)
 @click.argument("fixed", type=INPUT)
 @click.option("-o", "--output", required=True, type=INPUT, metavar="OUT", help="Folder for the result.")
-@click.option("--model", default="none", show_default=True, metavar="FOLDER|none", help="What `r2reg train` wrote.")
+@click.option(
+    "--model",
+    default="none",
+    show_default=True,
+    metavar="NAME|FOLDER|none",
+    help="One that ships (r2reg models list), or what r2reg train wrote.",
+)
 @click.option(
     "--init",
     default="affine",

@@ -20,6 +20,7 @@ ROOMS = (
     "geometry",
     "phantom",
     "io",
+    "released",
     "resampling",
     "flow",
     "startup",

@@ -82,7 +82,7 @@ def test_cli_and_models_install_inside_the_package() -> None:
 
 def test_model_files_and_type_marker_are_package_data() -> None:
     data = _setup()["options.package_data"]
-    assert set(_list(data["r2reg.models"])) == {"**/*.json", "**/*.md", "**/*.weights.h5"}
+    assert set(_list(data["r2reg.models"])) == {"**/*.json", "**/*.md", "**/*.weights.h5", "SHA256SUMS"}
     assert data["r2reg"] == "py.typed"
     assert (ROOT / "r2reg" / "py.typed").exists()
 

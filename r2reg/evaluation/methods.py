@@ -17,10 +17,11 @@ from typing import Any, Protocol, get_args
 
 from r2reg import __version__
 from r2reg.config import RefinePreset
-from r2reg.errors import ConfigError
+from r2reg.errors import ConfigError, ModelError
 from r2reg.evaluation.peers import PACKAGE_OF, PEERS
 from r2reg.evaluation.processes import R2REG
 from r2reg.io.tables import Pair
+from r2reg.released import find_model
 
 MODULE_OF = {"antspyx": "ants"}  # where a package's module has another name
 LEVELS: tuple[str, ...] = get_args(RefinePreset)
@@ -101,7 +102,7 @@ class R2Reg:
     """`r2reg register` with a model or none, and options.
 
     Attributes:
-        model: a folder, or none.
+        model: a folder, the name of one that ships, or none.
         options: of `r2reg register`, such as ("--refine", "fast").
     """
 
@@ -128,9 +129,11 @@ class R2Reg:
 
     def check(self) -> None:
         """The model is there."""
-        if self.model != "none" and not (Path(self.model) / "config.json").is_file():
-            known = "" if self.name != self.model else f"; methods are {KNOWN}"
-            raise ConfigError(f"{self.model}: is no folder of a model (it holds no config.json){known}")
+        if self.model != "none":
+            try:
+                find_model(self.model)
+            except ModelError as error:
+                raise ConfigError(f"--method {self.name}: {error}; methods are {KNOWN}") from None
 
     def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
         """`r2reg register`; masks are given to it, labels and points are not."""
@@ -145,22 +148,22 @@ class R2Reg:
         if self.model != "none":
             from r2reg.io.files import sha256
 
-            weights = sorted(Path(self.model).glob("**/model.weights.h5"))
+            weights = sorted(find_model(self.model).glob("**/model.weights.h5"))
             found["model"] = [sha256(path) for path in weights]
         return found
 
 
 KNOWN = (
-    f"identity, affine, {', '.join(PEERS)}, r2reg, a model's folder, each of the last two with +{', +'.join(LEVELS)}, "
-    "and NAME=OPTIONS of `r2reg register`"
+    f"identity, affine, {', '.join(PEERS)}, r2reg, a model's name or folder, each of the last two with "
+    f"+{', +'.join(LEVELS)}, and NAME=OPTIONS of `r2reg register`"
 )
 
 
 def parse_method(text: str) -> Method:
     """A method from its name on the command line.
 
-    identity; affine, which is r2reg's own; the names of PEERS; r2reg, refinement alone; a model's folder; the last two
-    with +LEVEL of refinement, such as r2reg+fast or runs/brain+none; and NAME=OPTIONS, "ngf=--similarity ngf".
+    identity; affine, which is r2reg's own; the names of PEERS; r2reg, refinement alone; a model's name or folder; the
+    last two with +LEVEL of refinement, such as r2reg+fast or runs/brain+none; and NAME=OPTIONS, "ngf=--similarity ngf".
 
     Raises:
         ConfigError: none of these.

@@ -178,8 +178,9 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     from r2reg.networks.saving import load_model
     from r2reg.networks.tiles import largest_view
     from r2reg.registration.network import network_grid
+    from r2reg.released import find_model
 
-    model = load_model(config.model)
+    model = load_model(find_model(config.model))
     largest_view(network_grid(model, pair.fixed.grid).shape, model.network)
     model.check()
     return model

@@ -16,6 +16,7 @@ from r2reg.config import Branch, NetworkConfig, TrainConfig
 from r2reg.errors import ConfigError, ModelError, TrainingError
 from r2reg.io.files import first_missing
 from r2reg.io.tables import write_table
+from r2reg.released import find_model
 from r2reg.startup import start_backend, versions
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.board import Board
@@ -118,7 +119,7 @@ def initial_model(folder: Path, config: NetworkConfig) -> SavedModel:
     """
     from r2reg.networks.saving import load_model
 
-    saved = load_model(folder)
+    saved = load_model(find_model(folder))
     theirs, ours = saved.network.to_dict(), config.to_dict()
     different = [name for name in ours if name not in FREE_AT_START and theirs[name] != ours[name]]
     if different:

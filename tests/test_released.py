@@ -1,0 +1,87 @@
+"""Models that ship: by name, checked against their checksums. A small one is put in their place."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from r2reg import released
+from r2reg.cli.models import models
+from r2reg.config import NetworkConfig
+from r2reg.errors import ModelError
+from r2reg.evaluation.methods import parse_method
+from r2reg.networks.build import build_network
+from r2reg.networks.saving import load_model, save_model
+from r2reg.released import CHECKSUMS, find_model, names, shipped_folder, verify
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """The folder of the models, with one in it called tiny."""
+    config = NetworkConfig(network="svf-r2net", encoder=(2, 2), decoder=(2, 2, 2, 2, 3), up_filters=2, blocks=2)
+    save_model(tmp_path / "tiny", build_network(config, (8, 8, 8)), config, {})
+    (tmp_path / "tiny" / "README.md").write_text("# tiny\n\nOne for the tests. Not good.\n", encoding="utf-8")
+    files = [tmp_path / "tiny" / name for name in ("config.json", "model.weights.h5")]
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  tiny/{file.name}\n" for file in files]
+    (tmp_path / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    monkeypatch.setattr(released, "shipped_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_found_by_name_or_by_folder(shipped):
+    assert names() == ["tiny"]
+    assert find_model("tiny") == find_model(shipped / "tiny") == shipped / "tiny"
+    assert load_model(find_model("tiny")).network.network == "svf-r2net"
+    assert parse_method("tiny+none").check() is None
+    assert parse_method("tiny").identity()["model"] == parse_method(str(shipped / "tiny")).identity()["model"]
+    with pytest.raises(ModelError, match="large: is neither a folder nor a model that ships; known are tiny"):
+        find_model("large")
+    with pytest.raises(ModelError, match=r"is no folder of a model \(it holds no config.json\)"):
+        find_model(shipped)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.weights.h5"])
+def test_an_altered_file_stops(shipped, file):
+    content = bytearray((shipped / "tiny" / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (shipped / "tiny" / file).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"tiny/{file}: is not the file that shipped \(its SHA-256 differs\)"):
+        find_model("tiny")
+
+
+def test_a_missing_and_an_unlisted_file_stop(shipped):
+    (shipped / "tiny" / "model.weights.h5").unlink()
+    with pytest.raises(ModelError, match=r"model.weights.h5: is missing; install r2reg again"):
+        verify("tiny")
+    (shipped / CHECKSUMS).unlink()
+    with pytest.raises(ModelError, match=r"config.json: is not the file that shipped"):
+        verify("tiny")
+
+
+def test_the_commands(shipped):
+    run = CliRunner().invoke
+    assert [row["name"] for row in json.loads(run(models, ["list", "--json"]).output)] == ["tiny"]
+    assert "One for the tests" in run(models, ["list"]).output
+    assert run(models, ["info", "tiny"]).output.startswith("# tiny")
+    assert json.loads(run(models, ["info", "tiny", "--json"]).output)["network"]["network"] == "svf-r2net"
+    assert run(models, ["verify"]).output == "tiny: as shipped\n"
+    unknown = run(models, ["info", "large"])
+    assert unknown.exit_code == 1
+    (shipped / "tiny" / "config.json").write_text("{}", encoding="utf-8")
+    assert run(models, ["verify", "tiny"]).exit_code == 1
+
+
+def test_what_ships_is_whole_and_fits():
+    for name in names():
+        verify(name)
+        load_model(shipped_folder() / name).check()
+        assert released.describe(name).summary
+    assert sum(path.stat().st_size for path in shipped_folder().rglob("*.h5")) < 20e6
+
+
+def test_the_list_needs_no_keras():
+    code = "import sys; from r2reg.released import names; names(); assert 'keras' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
