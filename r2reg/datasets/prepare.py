@@ -6,10 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from r2reg import __version__
 from r2reg.datasets.layouts import Scan, find_scans
 from r2reg.errors import OutputError, TableError
 from r2reg.geometry.grid import Grid
-from r2reg.io.files import first_missing, sha256
+from r2reg.io.files import sha256, staging
 from r2reg.io.images import Volume, read_image, read_labels, read_mask, write_image
 from r2reg.io.tables import SPLITS, write_table
 from r2reg.preprocessing.intensity import normalise
@@ -74,40 +71,15 @@ def prepare(
     if root.resolve() == output.resolve() or output.resolve() in root.resolve().parents:
         raise OutputError(f"{output}: holds the data set itself; write into another folder")
     splits = split_people([scan.subject for scan in scans], about["split"], f"{name}:{seed}")
-    with _staged(output) as staging:
+    with staging(output, OURS, last=MANIFEST) as folder:
         files: dict[str, dict[str, str]] = {}
         for number, (subject, group) in enumerate(itertools.groupby(scans, lambda scan: scan.subject), start=1):
             for scan, volumes in PREPARATIONS[name](list(group)):
-                files[scan.id] = _write(scan, volumes, staging)
+                files[scan.id] = _write(scan, volumes, folder)
             say(f"{number}/{len(splits)} {subject}: {splits[subject]}")
-        table = _write_tables(scans, splits, files, staging, about["pairs"], f"{name}:{seed}")
-        _write_manifest(name, seed, about, splits, staging)
+        table = _write_tables(scans, splits, files, folder, about["pairs"], f"{name}:{seed}")
+        _write_manifest(name, seed, about, splits, folder)
     return output / table.name
-
-
-@contextmanager
-def _staged(output: Path) -> Iterator[Path]:
-    """A folder in OUTPUT to write into; what is in it takes the place of an earlier run's files once all is done."""
-    made = first_missing(output)
-    staging = output / f".work-{uuid.uuid4().hex[:12]}"
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        for name in OURS:
-            old = output / name
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old)
-            else:
-                old.unlink(missing_ok=True)
-        for path in staging.iterdir():
-            path.replace(output / path.name)
-        staging.rmdir()
-    except BaseException as error:
-        shutil.rmtree(staging if made is None else made, ignore_errors=True)
-        if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OutputError(f"{output}: cannot be written ({reason}); choose another folder") from None
-        raise
 
 
 def _write_manifest(name: str, seed: int, about: dict[str, Any], splits: dict[str, str], folder: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,6 +62,41 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         raise OutputError(f"{final}: cannot be written ({reason}); free space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def staging(folder: Path, ours: Iterable[str] = (), last: str = "") -> Iterator[Path]:
+    """A temporary folder inside `folder`, made if need be; what is in it moves into `folder` on success only.
+
+    Args:
+        ours: files and folders of an earlier result, removed before the first is moved.
+        last: the file that is moved at the end: the mark of a whole result.
+    Raises:
+        OutputError: the folder cannot be made or written, or the disk is full.
+    """
+    made = first_missing(folder)
+    temporary = folder / f".{uuid.uuid4().hex[:12]}"
+    kept = False
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        found = sorted(temporary.iterdir(), key=lambda path: path.name == last)
+        for old in [folder / name for name in ours] if found else []:
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            old.unlink(missing_ok=True)
+        for path in found:
+            path.replace(folder / path.name)
+        kept = bool(found)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(temporary), str(folder))) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: cannot be written ({reason}); free space or choose another folder") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if made is not None and not kept:
+            shutil.rmtree(made, ignore_errors=True)
 
 
 def sha256(path: Path | str) -> str:

@@ -18,7 +18,7 @@ from r2reg.preprocessing.affine.initial import Init
 from r2reg.registration.clock import Clock
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import check_init, check_request, load_fitting_model, peak_memory_bytes, register
-from r2reg.registration.writing import check_folder, staging, write_metrics, write_result
+from r2reg.registration.writing import check_folder, output_staging, write_metrics, write_result
 from r2reg.startup import start_backend, versions
 from r2reg.threads import processors, set_threads
 
@@ -67,7 +67,7 @@ def register_files(
                 start_backend(config.device, config.threads, config.deterministic, config.seed)
 
     result = register(pair, config, clock, start)
-    with staging(folder) as temporary:
+    with output_staging(folder) as temporary:
         with clock.stage("write"):
             write_result(result, temporary)
         seconds = dict.fromkeys(("load", "affine", "network", "refine", "write"), 0.0) | clock.seconds

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from r2reg.errors import OutputError
-from r2reg.io.files import first_missing
+from r2reg.io.files import staging
 from r2reg.io.images import write_image
 from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_displacement
@@ -45,39 +42,13 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     there = [name for name in FILES if (folder / name).exists()]
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[-1]}; give --overwrite to replace what is there, or another folder")
-    with staging(folder):
+    with output_staging(folder):
         pass
 
 
-@contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """A temporary folder inside `folder`, made if need be; its files move into `folder` on success only.
-
-    Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
-    """
-    made = first_missing(folder)
-    temporary = folder / f".{uuid.uuid4().hex[:12]}"
-    kept = False
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        files = sorted(temporary.iterdir(), key=lambda path: path.name == METRICS_FILE)  # the mark of a whole result
-        if files:
-            for name in FILES:
-                (folder / name).unlink(missing_ok=True)
-        for path in files:
-            path.replace(folder / path.name)
-        kept = bool(files)
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(temporary), str(folder))) from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: cannot be written ({reason}); free space or choose another folder") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if made is not None and not kept:
-            shutil.rmtree(made, ignore_errors=True)
+def output_staging(folder: Path) -> AbstractContextManager[Path]:
+    """A temporary folder whose files become the result in `folder`; see `io.files.staging`."""
+    return staging(folder, FILES, last=METRICS_FILE)
 
 
 def write_result(result: RegistrationResult, folder: Path) -> None:
