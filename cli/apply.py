@@ -5,32 +5,16 @@ from __future__ import annotations
 import logging
 
 import click
-import numpy as np
 
 from r2reg.cli.common import command_options, overwrite_option
+from r2reg.cli.transforms import reference_option, transforms_option, warn_of_residual
 
 log = logging.getLogger("r2reg")
 
-INVERSE_TOLERANCE_MM = 1e-3  # a residual above this is told
-TRANSFORM_HELP = (
-    "Transform file (.mat, .tfm, .txt, displacement .nii.gz, .h5), the first acts on a point first; "
-    '"[affine.mat,1]" inverts an affine. Repeatable.'
-)
-
-
-def warn_of_residual(residual: np.ndarray, what: str) -> None:
-    """Say how many inverted points miss, and by how much (mm)."""
-    missed = int((residual > INVERSE_TOLERANCE_MM).sum())
-    if missed:
-        log.warning(
-            "%d of %d %s have no inverse within %g mm (up to %.3g mm off): the warp folds or ends there",
-            missed, residual.size, what, INVERSE_TOLERANCE_MM, residual.max(),
-        )  # fmt: skip
-
 
 @click.command()
-@click.option("-t", "--transform", "specs", multiple=True, required=True, metavar="T", help=TRANSFORM_HELP)
-@click.option("--reference", required=True, metavar="FIXED", help="Image whose grid the output lies on.")
+@transforms_option
+@reference_option(required=True)
 @click.option("-i", "--input", "image", required=True, metavar="IN", help="Image or label map to resample.")
 @click.option("-o", "--output", required=True, metavar="OUT", help="File to write; the format by its ending.")
 @click.option(
@@ -71,10 +55,13 @@ def apply(
     from r2reg.resampling import invert_onto, resample
 
     check_output(output, overwrite)
-    transforms = read_transform_list(specs)
+    like, moving = images.read_reference(reference), images.read_for(interpolation, image, volume=volume, ndim=None)
+    fixed_grid, moving_grid = (moving.grid, like.grid) if invert else (like.grid, moving.grid)
+    transforms = read_transform_list(specs, fixed=fixed_grid, moving=moving_grid)
     ndim = transforms[0].ndim
-    like = images.read_reference(reference, ndim=ndim)
-    moving = images.read_for(interpolation, image, volume=volume, ndim=ndim)
+    if {like.grid.ndim, moving.grid.ndim} != {ndim}:  # a slice, which may be 2-D or 3-D
+        like = images.read_reference(reference, ndim=ndim)
+        moving = images.read_for(interpolation, image, volume=volume, ndim=ndim)
     if invert:
         transforms, residual = invert_onto(transforms, like.grid)
         warn_of_residual(residual, "voxels")

@@ -20,6 +20,10 @@ COMMANDS = {
     "benchmark-cost": ("benchmark_cost", "Time networks and measure their memory over the image's size."),
     "apply": ("apply", "Resample an image or label map through transforms."),
     "points": ("points", "Carry points through transforms."),
+    "invert": ("invert", "Invert transforms, and say how well."),
+    "compose": ("compose", "Write several transforms as one."),
+    "convert": ("convert", "Write a transform in another format: ITK, X5, FSL, AFNI, FreeSurfer."),
+    "jacobian": ("jacobian", "Map how transforms change volume and shape."),
     "demo": ("demo", "Make a phantom pair, register it and print the gain."),
 }
 

@@ -6,14 +6,14 @@ import logging
 
 import click
 
-from r2reg.cli.apply import TRANSFORM_HELP, warn_of_residual
 from r2reg.cli.common import command_options, overwrite_option
+from r2reg.cli.transforms import transforms_option, warn_of_residual
 
 log = logging.getLogger("r2reg")
 
 
 @click.command()
-@click.option("-t", "--transform", "specs", multiple=True, required=True, metavar="T", help=TRANSFORM_HELP)
+@transforms_option
 @click.option("-i", "--input", "table", required=True, metavar="IN.csv", help="Columns x,y[,z] in LPS mm.")
 @click.option("-o", "--output", required=True, metavar="OUT.csv", help="The same table, points carried.")
 @click.option("--invert", is_flag=True, help="Invert the whole list of transforms.")

@@ -11,8 +11,9 @@ from scipy.ndimage import gaussian_filter
 from r2reg.cli.main import main
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, inverse_points, map_points
+from r2reg.io.fields import write_displacement
 from r2reg.io.images import Volume, read_image, write_image
-from r2reg.io.transforms import write_affine, write_displacement
+from r2reg.io.transforms import write_affine
 
 ants = pytest.importorskip("ants")
 pandas = pytest.importorskip("pandas")

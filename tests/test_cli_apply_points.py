@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from r2reg.cli.main import main
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
+from r2reg.io.fields import write_displacement
 from r2reg.io.images import Volume, read_image, read_labels, write_image
-from r2reg.io.transforms import write_affine, write_displacement
+from r2reg.io.transforms import write_affine
 
 GRID = Grid((10, 12, 14), [[-1, 0, 0, 4.5], [0, 0, 1.5, -9.75], [0, -2, 0, 11], [0, 0, 0, 1]])  # LIA
 SHIFT = Affine(np.array([[1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))

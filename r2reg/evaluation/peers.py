@@ -64,8 +64,9 @@ def demons(moving: Path, fixed: Path, folder: Path, threads: int) -> dict[str, f
     """SimpleITK's diffeomorphic demons at three sizes, on histogram-matched images, after r2reg's own affine."""
     from r2reg.geometry.transforms import Displacement
     from r2reg.io import itk
+    from r2reg.io.fields import write_displacement
     from r2reg.io.images import read_image
-    from r2reg.io.transforms import write_affine, write_displacement
+    from r2reg.io.transforms import write_affine
     from r2reg.preprocessing.affine.initial import initial_affine
     from r2reg.resampling import resample
     from r2reg.threads import set_threads

@@ -6,7 +6,7 @@ order of ANTs' lists: `[warp, affine]` means `x -> affine(warp(x))`, the first e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,11 +172,24 @@ def inverse_displacement(
     """
     vectors = np.empty((*grid.shape, grid.ndim), dtype=np.float32)
     residual = np.empty(grid.shape)
+    for here, ras in _centres(grid):
+        points, residual[here] = inverse_points(transforms, ras, tolerance)
+        vectors[here] = points - ras
+    return Displacement(grid, vectors), residual
+
+
+def as_displacement(transforms: Sequence[Transform], grid: Grid) -> Displacement:
+    """A list of transforms as one displacement, sampled on a grid: exact at its voxels, linear between them."""
+    vectors = np.empty((*grid.shape, grid.ndim), dtype=np.float32)
+    for here, ras in _centres(grid):
+        vectors[here] = map_points(transforms, ras) - ras
+    return Displacement(grid, vectors)
+
+
+def _centres(grid: Grid) -> Iterator[tuple[slice, Array]]:
+    """Planes along the first axis, a few at a time, and their voxels' centres, (x, Y[, Z], d) RAS mm."""
     slab = max(1, POINTS_AT_ONCE // int(np.prod(grid.shape[1:])))
     for start in range(0, grid.shape[0], slab):
         here = slice(start, min(start + slab, grid.shape[0]))
         axes = [np.arange(here.start, here.stop), *(np.arange(n) for n in grid.shape[1:])]
-        ras = grid.index_to_ras(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
-        points, residual[here] = inverse_points(transforms, ras, tolerance)
-        vectors[here] = points - ras
-    return Displacement(grid, vectors), residual
+        yield here, grid.index_to_ras(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))

@@ -271,6 +271,23 @@ def write_image(path: Path | str, array: np.ndarray, like: Volume) -> None:
             _write_itk(path, temporary, itk.to_sitk_image(array, like.grid))
 
 
+def write_map(path: Path | str, array: np.ndarray, grid: Grid) -> None:
+    """Write what was measured on a grid: (X, Y[, Z]), or with one axis more NIfTI of several volumes.
+
+    Raises:
+        OutputError: as `write_image`; several volumes in another format than NIfTI.
+    """
+    path = Path(path)
+    if array.ndim == grid.ndim:
+        return write_image(path, array, Volume(array, grid))
+    if full_suffix(path) not in NIFTI_SUFFIXES:
+        raise OutputError(f"{path}: several volumes are written as NIfTI; end the name in .nii.gz")
+    volumes = array.reshape((*grid.shape, *(1,) * (3 - grid.ndim), array.shape[-1]))
+    with atomic_path(path) as temporary:
+        nifti.save(temporary, nifti.new_image(_to_writable(volumes), grid))
+    return None
+
+
 def _to_writable(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)

@@ -1,4 +1,15 @@
-"""Transform files in ITK's formats: affines (.mat, .tfm, .txt), displacement fields, composites (.h5)."""
+"""Transform files: ITK's affines, displacement fields and composites here, other tools' in modules of their own.
+
+| ending | holds |
+| --- | --- |
+| .mat, .tfm, .txt | ITK affine; .mat of text: FLIRT's matrix |
+| .nii.gz, .nii | displacement field of ITK, AFNI or FSL, told apart by shape and intent |
+| .h5, .hdf5 | ITK composite |
+| .x5 | X5 |
+| .lta | FreeSurfer's linear transform |
+| .npz | displacement in voxels, Learn2Reg's layout |
+| .mha, .nrrd, ... | ITK displacement field (read only) |
+"""
 
 from __future__ import annotations
 
@@ -10,25 +21,26 @@ from typing import Any
 import numpy as np
 
 from r2reg.errors import GeometryError, ImageError, OutputError, TransformError
-from r2reg.geometry.transforms import Affine, Displacement, Transform
-from r2reg.io import itk, nifti
+from r2reg.geometry.grid import Grid
+from r2reg.geometry.transforms import Affine, Displacement, Transform, as_displacement
+from r2reg.io import fsl, itk
+from r2reg.io.fields import Tool, read_displacement, write_displacement
 from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.images import NIFTI_SUFFIXES
-from r2reg.io.placement import affine_3d
 from r2reg.io.stderr import native_stderr_muted
 
 AFFINE_SUFFIXES = (".mat", ".tfm", ".txt")
-PARAMETER_SUFFIXES = (*AFFINE_SUFFIXES, ".h5", ".hdf5", ".xfm")
-INTENT_RAS, INTENT_LPS = (
-    1006,
-    1007,
-)  # NIfTI "displacement vector" and "vector": ITK turns only the first to LPS
+COMPOSITE_SUFFIXES = (".h5", ".hdf5")
+PARAMETER_SUFFIXES = (*AFFINE_SUFFIXES, *COMPOSITE_SUFFIXES, ".xfm")
+WRITTEN_SUFFIXES = (*AFFINE_SUFFIXES, *NIFTI_SUFFIXES, *COMPOSITE_SUFFIXES, ".x5", ".lta", ".npz")
 INVERTED = re.compile(r"\[\s*(?P<path>.+?)\s*,\s*(?P<flag>[01])\s*\]")
 
 
-def read_transforms(path: Path | str) -> list[Transform]:
+def read_transforms(path: Path | str, *, fixed: Grid | None = None, moving: Grid | None = None) -> list[Transform]:
     """The affines and displacement fields of one file, the first applied first.
 
+    Args:
+        fixed, moving: the images' grids, which FSL's files need, and .npz.
     Raises:
         TransformError: a file that is missing, truncated or no transform; NaN or singular parameters; a
             member that is neither linear nor a displacement field (it is named).
@@ -37,9 +49,24 @@ def read_transforms(path: Path | str) -> list[Transform]:
     if not path.exists():
         raise TransformError(f"{path}: no such file; check the path")
     try:
-        if full_suffix(path) in NIFTI_SUFFIXES:
-            return [_read_nifti_field(path)]
-        if full_suffix(path) in PARAMETER_SUFFIXES:
+        suffix = full_suffix(path)
+        if suffix in NIFTI_SUFFIXES:
+            return [read_displacement(path, moving)]
+        if suffix == ".lta":
+            from r2reg.io.freesurfer import read_lta
+
+            return [read_lta(path)]
+        if suffix == ".x5":
+            from r2reg.io.x5 import read_x5
+
+            return read_x5(path)
+        if suffix == ".npz":
+            from r2reg.io.learn2reg import read_npz
+
+            return [read_npz(path, fixed, moving)]
+        if suffix == ".mat" and fsl.is_flirt(path):
+            return [fsl.read_flirt(path, fixed, moving)]
+        if suffix in PARAMETER_SUFFIXES:
             return itk.from_sitk_transform(_read_itk(path, itk.simpleitk().ReadTransform))
         return [_read_itk_field(path)]
     except ImageError as error:
@@ -49,14 +76,14 @@ def read_transforms(path: Path | str) -> list[Transform]:
         raise TransformError(message if message.startswith(str(path)) else f"{path}: {message}") from error
 
 
-def read_affine(path: Path | str) -> Affine:
+def read_affine(path: Path | str, *, fixed: Grid | None = None, moving: Grid | None = None) -> Affine:
     """The one affine of a file; a composite of affines becomes their product.
 
     Raises:
         TransformError: as `read_transforms`; a displacement field.
     """
     product: Affine | None = None
-    for part in read_transforms(path):
+    for part in read_transforms(path, fixed=fixed, moving=moving):
         if not isinstance(part, Affine):
             raise TransformError(f"{path}: holds a displacement field; give an affine (.mat, .tfm, .txt)")
         product = part if product is None else Affine(part.matrix @ product.matrix)
@@ -65,9 +92,13 @@ def read_affine(path: Path | str) -> Affine:
     return product
 
 
-def read_transform_list(specs: Sequence[str]) -> list[Transform]:
+def read_transform_list(
+    specs: Sequence[str], *, fixed: Grid | None = None, moving: Grid | None = None
+) -> list[Transform]:
     """The transforms of several files in order, each a path or `[affine.mat,1]` for an affine's inverse.
 
+    Args:
+        fixed, moving: see `read_transforms`.
     Raises:
         TransformError: as `read_transforms`; transforms of different dimensions.
     """
@@ -75,11 +106,11 @@ def read_transform_list(specs: Sequence[str]) -> list[Transform]:
     for spec in specs:
         match = INVERTED.fullmatch(spec.strip())
         if match is None:
-            parts += read_transforms(spec)
+            parts += read_transforms(spec, fixed=fixed, moving=moving)
         elif match["flag"] == "1":
-            parts.append(read_affine(match["path"]).inverse())
+            parts.append(read_affine(match["path"], fixed=fixed, moving=moving).inverse())
         else:
-            parts += read_transforms(match["path"])
+            parts += read_transforms(match["path"], fixed=fixed, moving=moving)
     if len({part.ndim for part in parts}) > 1:
         raise TransformError(f"{', '.join(specs)}: 2-D and 3-D transforms cannot be chained; give one kind")
     return parts
@@ -103,21 +134,6 @@ def _read_itk_field(path: Path) -> Displacement:
     return itk.displacement_from_sitk(image)
 
 
-def _read_nifti_field(path: Path) -> Displacement:
-    image = nifti.load(path)
-    shape, intent = image.shape, int(image.header["intent_code"])
-    ndim = shape[-1] if len(shape) == 5 and shape[3] == 1 else 0
-    if intent not in (INTENT_RAS, INTENT_LPS) or ndim not in (2, 3) or (ndim == 2 and shape[2] != 1):
-        raise TransformError(
-            f"{path}: is not an ITK displacement field: shape {shape}, intent {intent}; "
-            "it needs (X, Y, Z, 1, 3) or (X, Y, 1, 1, 2) and intent 1007"
-        )
-    vectors = nifti.data(path, image).reshape(*shape[:ndim], ndim).astype(np.float32, copy=False)
-    if intent == INTENT_LPS:
-        vectors = vectors * itk.lps_signs(ndim).astype(np.float32)
-    return Displacement(nifti.grid(path, image, ndim, stored_ndim=ndim), vectors)
-
-
 def write_affine(path: Path | str, affine: Affine) -> None:
     """Write an ITK affine (LPS mm), MATLAB 4 format for .mat, text for .tfm and .txt.
 
@@ -127,11 +143,27 @@ def write_affine(path: Path | str, affine: Affine) -> None:
     path = Path(path)
     if full_suffix(path) not in AFFINE_SUFFIXES:
         raise OutputError(f"{path}: an affine is written as {', '.join(AFFINE_SUFFIXES)}; change the ending")
+    _write_itk(path, itk.to_sitk_transform([affine], affine.ndim))
+
+
+def write_composite(path: Path | str, transforms: Sequence[Transform]) -> None:
+    """Write an ITK composite, HDF5, that maps as the list does.
+
+    Raises:
+        OutputError: another ending, or a file that cannot be written.
+    """
+    path = Path(path)
+    if full_suffix(path) not in COMPOSITE_SUFFIXES:
+        raise OutputError(f"{path}: a composite is written as {' or '.join(COMPOSITE_SUFFIXES)}; change the ending")
+    _write_itk(path, itk.to_sitk_transform(transforms, transforms[0].ndim))
+
+
+def _write_itk(path: Path, transform: Any) -> None:
     sitk = itk.simpleitk()
     with atomic_path(path) as temporary:
         try:
             with native_stderr_muted:
-                sitk.WriteTransform(itk.to_sitk_transform([affine], affine.ndim), str(temporary))
+                sitk.WriteTransform(transform, str(temporary))
                 sitk.ReadTransform(str(temporary))  # ITK's writers do not notice a full disk
         except RuntimeError as error:
             raise OutputError(
@@ -139,25 +171,98 @@ def write_affine(path: Path | str, affine: Affine) -> None:
             ) from error
 
 
-def write_displacement(path: Path | str, field: Displacement) -> None:
-    """Write an ITK displacement field: (X, Y, Z, 1, 3) or (X, Y, 1, 1, 2) float32, LPS mm, intent 1007.
+def write_transforms(
+    path: Path | str,
+    transforms: Sequence[Transform],
+    *,
+    tool: Tool = "itk",
+    fixed: Grid | None = None,
+    moving: Grid | None = None,
+) -> None:
+    """Write a list of transforms, the first acts first, in the format of the file's ending.
+
+    What holds one affine gets the product of all; what holds one field gets all of them sampled on a grid.
+
+    Args:
+        tool: whose .mat or .nii.gz.
+        fixed: the fixed image's grid, on which a field is sampled. Default: that of the field that acts first.
+        moving: the moving image's grid, which FSL's files need; .npz takes fixed's where it is not given.
+    Raises:
+        OutputError: an unknown ending, or a file that cannot be written.
+        TransformError: what the format cannot hold.
+    """
+    path, suffix = Path(path), full_suffix(Path(path))
+    if suffix not in WRITTEN_SUFFIXES:
+        raise OutputError(
+            f"{path}: no transform is written as {suffix or 'that'}; end in {', '.join(WRITTEN_SUFFIXES)}"
+        )
+    if tool != "itk" and suffix not in (".mat", *NIFTI_SUFFIXES):
+        raise OutputError(f"{path}: --format {tool} is for .mat and .nii.gz; change the ending")
+    if suffix in COMPOSITE_SUFFIXES:
+        write_composite(path, transforms)
+    elif suffix == ".x5":
+        from r2reg.io.x5 import write_x5
+
+        write_x5(path, transforms, fixed)
+    elif suffix in (".lta", *AFFINE_SUFFIXES):
+        _write_linear(path, _product(path, transforms), tool, fixed, moving)
+    else:
+        field = sampled(path, transforms, fixed)
+        if suffix == ".npz":
+            from r2reg.io.learn2reg import write_npz
+
+            write_npz(path, field, moving)
+        else:
+            write_displacement(path, field, tool, moving)
+
+
+def _write_linear(path: Path, affine: Affine, tool: Tool, fixed: Grid | None, moving: Grid | None) -> None:
+    if full_suffix(path) == ".lta":
+        from r2reg.io.freesurfer import write_lta
+
+        write_lta(path, affine, fixed, moving)
+    elif tool == "fsl":
+        fsl.write_flirt(path, affine, fixed, moving)
+    elif tool == "afni":
+        raise OutputError(f"{path}: AFNI's matrices are not written; write a field for it, or .mat for ITK")
+    else:
+        write_affine(path, affine)
+
+
+def _product(path: Path, transforms: Sequence[Transform]) -> Affine:
+    matrix = np.eye(transforms[0].ndim + 1)
+    for transform in transforms:
+        if not isinstance(transform, Affine):
+            raise TransformError(
+                f"{path}: {full_suffix(path)} holds an affine alone, and there is a displacement field; "
+                "write .h5, .x5, .nii.gz or .npz"
+            )
+        matrix = transform.matrix @ matrix
+    return Affine(matrix)
+
+
+def sampled(path: Path | str, transforms: Sequence[Transform], fixed: Grid | None) -> Displacement:
+    """A list of transforms as one field on fixed's grid, or on that of the field that acts first.
 
     Raises:
-        OutputError: another ending, or a file that cannot be written.
+        TransformError: there is no grid; `path` is what cannot be made.
     """
-    import nibabel
+    first = transforms[0]
+    if fixed is None and isinstance(first, Displacement):
+        fixed = first.grid
+    if fixed is None:
+        raise TransformError(f"{path}: holds one field; give --reference FIXED, on whose grid to sample the transforms")
+    if len(transforms) == 1 and isinstance(first, Displacement) and fixed == first.grid:
+        return first
+    return as_displacement(transforms, fixed)
 
-    path = Path(path)
-    if full_suffix(path) not in NIFTI_SUFFIXES:
-        raise OutputError(f"{path}: a displacement field is written as .nii.gz or .nii; change the ending")
-    d = field.ndim
-    shape = (*field.grid.shape, *(1,) * (4 - d), d)
-    signs = itk.lps_signs(d).astype(np.float32)
-    vectors = np.multiply(field.vectors, signs, dtype=np.float32, casting="same_kind", order="F")
-    image = nibabel.Nifti1Image(vectors.reshape(shape, order="F"), affine_3d(field.grid))
-    image.set_sform(image.affine, code="scanner")
-    image.set_qform(image.affine, code="scanner")
-    image.header.set_intent(INTENT_LPS, name="ITK displacement")
-    image.header.set_xyzt_units("mm")
-    with atomic_path(path) as temporary:
-        nifti.save(temporary, image)
+
+def composed(path: Path | str, transforms: Sequence[Transform], fixed: Grid | None) -> Transform:
+    """A list of transforms as one: affines as their product, else a field on fixed's or the first field's grid.
+
+    Raises:
+        TransformError: `path` cannot be made from them without fixed.
+    """
+    if all(isinstance(transform, Affine) for transform in transforms):
+        return _product(Path(path), transforms)
+    return sampled(path, transforms, fixed)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from r2reg.errors import OutputError
+from r2reg.io.fields import write_displacement
 from r2reg.io.files import staging
 from r2reg.io.images import write_image
 from r2reg.io.points import write_points
-from r2reg.io.transforms import write_affine, write_displacement
+from r2reg.io.transforms import write_affine
 from r2reg.registration.result import RegistrationResult
 from r2reg.threads import in_threads
 

@@ -1,0 +1,54 @@
+"""`r2reg convert`: a transform in another format."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from r2reg.cli.common import command_options, overwrite_option
+from r2reg.cli.transforms import grid_of, moving_option, reference_option
+
+log = logging.getLogger("r2reg")
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT")
+@reference_option()
+@moving_option
+@click.option(
+    "--format",
+    "tool",
+    type=click.Choice(["itk", "fsl", "afni"]),
+    default="itk",
+    show_default=True,
+    help="Whose .mat or .nii.gz OUT is.",
+)
+@overwrite_option
+@command_options
+def convert(source: str, target: str, reference: str | None, moving: str | None, tool: str, overwrite: bool) -> None:
+    """Write the transform IN as OUT, in the format of OUT's ending.
+
+    \b
+      .mat .tfm .txt    affine for ITK and ANTs; .mat for FLIRT with --format fsl
+      .nii.gz .nii      displacement field for ITK and ANTs, or with --format for AFNI or FSL
+      .h5               composite for ITK, ANTs and Slicer
+      .x5               X5 (BIDS' draft)
+      .lta              affine for FreeSurfer
+      .npz              displacement in voxels, Learn2Reg's layout
+
+    FSL's formats need both images, .npz and fields made of several transforms need --reference.
+
+    \b
+    Examples:
+      r2reg convert run/warp.nii.gz warp.x5
+      r2reg convert run/forward.h5 fsl_warp.nii.gz --format fsl --reference fixed.nii.gz --moving moving.nii.gz
+    """
+    from r2reg.io.files import check_output
+    from r2reg.io.transforms import read_transforms, write_transforms
+
+    check_output(target, overwrite)
+    grids = {"fixed": grid_of(reference), "moving": grid_of(moving)}
+    write_transforms(target, read_transforms(source, **grids), tool=tool, **grids)  # type: ignore[arg-type]
+    log.info("wrote %s", target)

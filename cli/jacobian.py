@@ -1,0 +1,51 @@
+"""`r2reg jacobian`: how a map changes volume and shape."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from r2reg.cli.common import command_options, overwrite_option
+from r2reg.cli.transforms import grid_of, moving_option, reference_option, transforms_option
+
+log = logging.getLogger("r2reg")
+
+
+@click.command()
+@transforms_option
+@click.option("-o", "--output", required=True, metavar="OUT", help="Image to write.")
+@click.option(
+    "--measure",
+    type=click.Choice(["determinant", "log", "rotation", "stretch"]),
+    default="determinant",
+    show_default=True,
+    help="log: of the determinant; rotation: degrees; stretch: the principal ones as volumes, largest first.",
+)
+@reference_option()
+@moving_option
+@overwrite_option
+@command_options
+def jacobian(
+    specs: tuple[str, ...], output: str, measure: str, reference: str | None, moving: str | None, overwrite: bool
+) -> None:
+    """Write a measure of the Jacobian of T2(T1(x)) at the voxels of FIXED, in the world's units.
+
+    A determinant of 2 says that a place in the fixed image is carried onto twice its volume in the moving one.
+    Without --reference the grid is that of the first field.
+
+    \b
+    Examples:
+      r2reg jacobian -t run/warp.nii.gz -t run/affine.mat --measure log -o log_jacobian.nii.gz
+      r2reg jacobian -t run/warp.nii.gz --measure stretch -o stretch.nii.gz
+    """
+    from r2reg.io.files import check_output
+    from r2reg.io.images import write_map
+    from r2reg.io.transforms import read_transform_list, sampled
+    from r2reg.metrics.jacobian import jacobian_map
+
+    check_output(output, overwrite)
+    fixed = grid_of(reference)
+    field = sampled(output, read_transform_list(specs, fixed=fixed, moving=grid_of(moving)), fixed)
+    write_map(output, jacobian_map(field, measure), field.grid)
+    log.info("wrote %s", output)

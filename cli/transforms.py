@@ -1,0 +1,66 @@
+"""What the commands that read transforms share: their options, and the grids that some formats need."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import numpy as np
+
+if TYPE_CHECKING:
+    from r2reg.geometry.grid import Grid
+
+log = logging.getLogger("r2reg")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+INVERSE_TOLERANCE_MM = 1e-3  # a residual above this is told
+TRANSFORM_HELP = (
+    "Transform file (.mat, .tfm, .txt, .lta, .h5, .x5, .npz, displacement .nii.gz), the first acts on a point first; "
+    '"[affine.mat,1]" inverts an affine. Repeatable.'
+)
+transforms_option = click.option(
+    "-t", "--transform", "specs", multiple=True, required=True, metavar="T", help=TRANSFORM_HELP
+)
+moving_option = click.option("--moving", metavar="MOVING", help="Moving image, whose grid FSL's formats need.")
+
+
+def reference_option(required: bool = False) -> Callable[[Command], Command]:
+    """--reference, the fixed image."""
+    return click.option("--reference", required=required, metavar="FIXED", help="Image whose grid the output lies on.")
+
+
+def output_options(function: Command) -> Command:
+    """-o and --format of a command that writes a transform."""
+    for option in (
+        click.option(
+            "--format",
+            "tool",
+            type=click.Choice(["itk", "fsl", "afni"]),
+            default="itk",
+            show_default=True,
+            help="Whose .mat or .nii.gz OUT is.",
+        ),
+        click.option("-o", "--output", required=True, metavar="OUT", help="File to write; the format by its ending."),
+    ):
+        function = option(function)
+    return function
+
+
+def grid_of(image: str | None) -> Grid | None:
+    """The grid of an image, where one is named."""
+    from r2reg.io.images import read_reference
+
+    return read_reference(image).grid if image else None
+
+
+def warn_of_residual(residual: np.ndarray, what: str, where: np.ndarray | None = None) -> None:
+    """Say how many inverted points miss, by how much (mm) and where the worst is (LPS mm)."""
+    missed = int((residual > INVERSE_TOLERANCE_MM).sum())
+    if missed:
+        at = "" if where is None else f", the worst at {', '.join(f'{v:.1f}' for v in where)} (LPS mm)"
+        log.warning(
+            "%d of %d %s have no inverse within %g mm (up to %.3g mm off%s): the warp folds or ends there",
+            missed, residual.size, what, INVERSE_TOLERANCE_MM, residual.max(), at,
+        )  # fmt: skip

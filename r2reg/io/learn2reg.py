@@ -1,0 +1,48 @@
+"""Displacements in the layout of the Learn2Reg challenge: .npz of voxels, components first."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from r2reg.errors import TransformError
+from r2reg.geometry.grid import Grid
+from r2reg.geometry.transforms import Displacement
+from r2reg.io.files import atomic_path
+
+
+def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Displacement:
+    """(d, X, Y[, Z]): what is added to a voxel's index in the fixed image to get the moving image's.
+
+    Args:
+        moving: where not given, the moving image lies on fixed's grid, as the challenge's do.
+    Raises:
+        TransformError: no grid, another shape, or not such a file.
+    """
+    if fixed is None:
+        raise TransformError(f"{path}: an .npz tells no grid; give --reference FIXED")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            voxels = np.asarray(file[file.files[0]], dtype=np.float64)
+    except (OSError, EOFError, ValueError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        raise TransformError(f"{path}: is not an .npz of one array ({error}); write it again") from None
+    if voxels.shape != (fixed.ndim, *fixed.shape):
+        raise TransformError(f"{path}: has shape {voxels.shape}, the reference asks for {(fixed.ndim, *fixed.shape)}")
+    index = np.moveaxis(np.indices(fixed.shape, dtype=np.float64), 0, -1)
+    there = (moving or fixed).index_to_ras(index + np.moveaxis(voxels, 0, -1))
+    return Displacement(fixed, (there - fixed.index_to_ras(index)).astype(np.float32))
+
+
+def write_npz(path: Path, field: Displacement, moving: Grid | None) -> None:
+    """Write float32, compressed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    index = np.moveaxis(np.indices(field.grid.shape, dtype=np.float64), 0, -1)
+    there = (moving or field.grid).ras_to_index(field.grid.index_to_ras(index) + field.vectors)
+    with atomic_path(path) as temporary:
+        # Its name in the file is arr_0, which the challenge's evaluation looks up.
+        np.savez_compressed(temporary, np.moveaxis(there - index, -1, 0).astype(np.float32))
