@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
 from r2reg.cli.transforms import reference_option, transforms_option, warn_of_residual
+
+if TYPE_CHECKING:
+    from r2reg.io.series import Series
 
 log = logging.getLogger("r2reg")
 
@@ -25,7 +29,7 @@ log = logging.getLogger("r2reg")
     help="nearest and label keep the input's integer type; label gives smoother borders.",
 )
 @click.option("--fill", type=float, help="Value outside IN's view (default: IN's minimum, 0 for labels).")
-@click.option("--volume", type=int, metavar="K", help="Which volume of a 4-D IN, from 0.")
+@click.option("--volume", type=int, metavar="K", help="Which volume of a 4-D IN, from 0.  [default: all]")
 @click.option("--invert", is_flag=True, help="Invert the whole list of transforms.")
 @overwrite_option
 @command_options
@@ -42,6 +46,8 @@ def apply(
 ) -> None:
     """Resample IN onto FIXED's grid: out(x) = IN(T2(T1(x))), as antsApplyTransforms does.
 
+    A 4-D series is resampled volume by volume.
+
     \b
     Examples:
       r2reg apply -t run/warp.nii.gz -t run/affine.mat --reference fixed.nii.gz \\
@@ -51,10 +57,14 @@ def apply(
     """
     from r2reg.io import images
     from r2reg.io.files import check_output
+    from r2reg.io.series import open_series
     from r2reg.io.transforms import read_transform_list
     from r2reg.resampling import invert_onto, resample
 
     check_output(output, overwrite)
+    if volume is None and (series := open_series(image)):
+        apply_to_series(specs, reference, series, output, interpolation, fill, invert)
+        return
     like, moving = images.read_reference(reference), images.read_for(interpolation, image, volume=volume, ndim=None)
     fixed_grid, moving_grid = (moving.grid, like.grid) if invert else (like.grid, moving.grid)
     transforms = read_transform_list(specs, fixed=fixed_grid, moving=moving_grid)
@@ -68,3 +78,30 @@ def apply(
     moved = resample(moving, like.grid, transforms, interpolation, fill)
     images.write_image(output, moved, like)
     log.info("wrote %s", output)
+
+
+def apply_to_series(
+    specs: tuple[str, ...],
+    reference: str,
+    series: Series,
+    output: str,
+    interpolation: str,
+    fill: float | None,
+    invert: bool,
+) -> None:
+    """As `apply`, one volume in memory at a time."""
+    from r2reg.io import images
+    from r2reg.io.series import write_series
+    from r2reg.io.transforms import read_transform_list
+    from r2reg.resampling import Resampler, invert_onto
+
+    like = images.read_reference(reference, ndim=3)
+    fixed, moving = (series.grid, like.grid) if invert else (like.grid, series.grid)
+    transforms = read_transform_list(specs, fixed=fixed, moving=moving)
+    if invert:
+        transforms, residual = invert_onto(transforms, like.grid)
+        warn_of_residual(residual, "voxels")
+    onto = Resampler(like.grid, transforms)
+    moved = (onto(images.made_for(interpolation, volume), interpolation, fill) for volume in series)
+    write_series(output, moved, like, series)
+    log.info("wrote %s, %d volumes", output, series.count)

@@ -96,11 +96,15 @@ def read_for(interpolation: str, path: Path | str, *, volume: int | None, ndim: 
     Raises:
         ImageError: as `read_image`, but for an image without contrast.
     """
-    if interpolation == "label":
-        return read_labels(path, volume=volume, ndim=ndim, allow_empty=True)
-    if interpolation == "nearest":
-        return read_stored(path, volume=volume, ndim=ndim)
-    return read_image(path, volume=volume, ndim=ndim, allow_constant=True)
+    return made_for(interpolation, _load(Path(path), volume, ndim))
+
+
+def made_for(interpolation: str, loaded: Volume) -> Volume:
+    """`read_for` of a volume as it was stored."""
+    path, array = loaded.path or Path("image"), loaded.array
+    if interpolation in ("label", "nearest") and array.dtype.kind in "iu":
+        return loaded
+    return loaded.with_array(_to_integers(path, array) if interpolation == "label" else _to_float32(path, array))
 
 
 def read_labels(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +134,24 @@ def save(path: Path, image: Any) -> None:
 
     The file's content follows from the image alone: it holds no time and no name.
     """
-    from isal import igzip
-
     if not path.name.lower().endswith(".gz"):
         image.to_filename(path)
         return
-    with (
-        path.open("wb") as stream,
-        igzip.IGzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=stream, mtime=0) as packed,
-    ):
+    with packing(path) as packed:
         image.to_stream(packed)
+
+
+@contextmanager
+def packing(path: Path) -> Iterator[Any]:
+    """A stream into a new file, packed where its name ends in .gz."""
+    from isal import igzip
+
+    with path.open("wb") as stream:
+        if not path.name.lower().endswith(".gz"):
+            yield stream
+            return
+        with igzip.IGzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=stream, mtime=0) as packed:
+            yield packed
 
 
 def new_image(array: np.ndarray, grid: Grid, header: Any = None) -> Any:
