@@ -23,6 +23,7 @@ COMMANDS = {
     "invert": ("invert", "Invert transforms, and say how well."),
     "compose": ("compose", "Write several transforms as one."),
     "convert": ("convert", "Write a transform in another format: ITK, X5, FSL, AFNI, FreeSurfer."),
+    "evaluate": ("evaluate", "Score transforms, labels, points and images."),
     "jacobian": ("jacobian", "Map how transforms change volume and shape."),
     "demo": ("demo", "Make a phantom pair, register it and print the gain."),
 }

@@ -7,15 +7,22 @@ import logging
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import transforms_option, warn_of_residual
+from r2reg.cli.transforms import transforms_option, warn_of_outside, warn_of_residual
 
 log = logging.getLogger("r2reg")
 
 
 @click.command()
 @transforms_option
-@click.option("-i", "--input", "table", required=True, metavar="IN.csv", help="Columns x,y[,z] in LPS mm.")
-@click.option("-o", "--output", required=True, metavar="OUT.csv", help="The same table, points carried.")
+@click.option(
+    "-i",
+    "--input",
+    "table",
+    required=True,
+    metavar="IN",
+    help="CSV with x,y[,z] in LPS mm, or Slicer's .mrk.json, .fcsv.",
+)
+@click.option("-o", "--output", required=True, metavar="OUT", help="The points carried; any of the formats.")
 @click.option("--invert", is_flag=True, help="Invert the whole list of transforms.")
 @overwrite_option
 @command_options
@@ -40,5 +47,6 @@ def points(specs: tuple[str, ...], table: str, output: str, invert: bool, overwr
         warn_of_residual(residual, "points")
     else:
         carried = map_points(transforms, given.ras)
+        warn_of_outside(transforms, given.ras)
     write_points(output, given.moved_to(carried))
     log.info("wrote %s", output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from r2reg.geometry.grid import Grid
+    from r2reg.geometry.transforms import Transform
 
 log = logging.getLogger("r2reg")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -64,3 +65,24 @@ def warn_of_residual(residual: np.ndarray, what: str, where: np.ndarray | None =
             "%d of %d %s have no inverse within %g mm (up to %.3g mm off%s): the warp folds or ends there",
             missed, residual.size, what, INVERSE_TOLERANCE_MM, residual.max(), at,
         )  # fmt: skip
+
+
+def warn_of_outside(transforms: Sequence[Transform], ras: np.ndarray) -> None:
+    """Name the points at which a field ends: it leaves them where they are."""
+    from r2reg.geometry.transforms import Displacement
+
+    outside = np.zeros(len(ras), bool)
+    for part in transforms:
+        if isinstance(part, Displacement):
+            index = part.grid.ras_to_index(ras)
+            outside |= ((index < -0.5) | (index > np.array(part.grid.shape) - 0.5)).any(axis=-1)
+        ras = part.map_points(ras)
+    if outside.any():
+        rows = np.flatnonzero(outside) + 1
+        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
+        log.warning(
+            "%d of %d points lie outside of a field's view, which does not move them: %s",
+            len(rows),
+            len(outside),
+            listed,
+        )

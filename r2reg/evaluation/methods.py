@@ -133,7 +133,7 @@ class R2Reg:
             try:
                 find_model(self.model)
             except ModelError as error:
-                raise ConfigError(f"--method {self.name}: {error}; methods are {KNOWN}") from None
+                raise ConfigError(f"--method {error}; methods are {KNOWN}") from None
 
     def command(self, pair: Pair, folder: Path, threads: int) -> list[str]:
         """`r2reg register`; masks are given to it, labels and points are not."""

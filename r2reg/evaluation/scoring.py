@@ -9,13 +9,18 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2reg.errors import R2RegError
 from r2reg.geometry.transforms import Displacement, Transform
 from r2reg.threads import set_threads
+
+if TYPE_CHECKING:
+    from r2reg.geometry.grid import Grid
+    from r2reg.io.images import Volume
+    from r2reg.resampling import Resampler
 
 # The structures over which papers of the field report mean Dice, FreeSurfer ids; 24 is the CSF around the brain too.
 FREESURFER_STRUCTURES = (
@@ -47,6 +52,75 @@ def read_map(folder: Path) -> tuple[list[Transform], Displacement | None, Displa
     return transforms, warp, inverse
 
 
+def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[int] | None = None) -> dict[str, Any]:
+    """Scores of transforms, or without any of images, labels and points as they lie, on fixed's grid.
+
+    Args:
+        files: paths by the names of a pairs table, as many as there are; a moving one needs its fixed one.
+        specs: transforms, see `read_transform_list`.
+        labels: ids to score; default: all but 0.
+    Returns:
+        As `score`, what cannot be known is absent; `inverse_residual_mm` always is.
+    Raises:
+        R2RegError: files that cannot be read or used.
+    """
+    from r2reg.geometry.transforms import map_points
+    from r2reg.io.images import read_image, read_labels, read_mask, read_reference
+    from r2reg.io.points import read_points
+    from r2reg.io.transforms import read_transform_list
+    from r2reg.metrics.points import tre_mm
+    from r2reg.resampling import Resampler
+
+    grids = {
+        side: next((read_reference(files[n]).grid for n in (side, f"{side}_labels") if n in files), None)
+        for side in ("fixed", "moving")
+    }
+    transforms = read_transform_list(specs, **grids)
+    found: dict[str, Any] = {}
+    mask = read_mask(files["fixed_mask"]).array if "fixed_mask" in files else None
+    if grids["fixed"] is not None and grids["moving"] is not None:
+        onto_fixed = Resampler(grids["fixed"], transforms)
+        if {"fixed", "moving"} <= files.keys():
+            found |= _likeness(read_image(files["fixed"]), read_image(files["moving"]), onto_fixed, mask)[0]
+        if {"fixed_labels", "moving_labels"} <= files.keys():
+            found |= _overlap(
+                read_labels(files["fixed_labels"]), read_labels(files["moving_labels"]), onto_fixed, labels
+            )
+    if {"fixed_points", "moving_points"} <= files.keys():
+        ndim = transforms[0].ndim if transforms else 3
+        fixed, moving = (read_points(files[f"{side}_points"], ndim).ras for side in ("fixed", "moving"))
+        found["tre_mm"] = tre_mm(map_points(transforms, fixed), moving)
+    warp = next((part for part in transforms if isinstance(part, Displacement)), None)
+    return found if warp is None else found | _regularity(warp, grids["fixed"], mask)
+
+
+def _likeness(
+    fixed: Volume, moving: Volume, onto_fixed: Resampler, mask: np.ndarray | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Scores, and both images in [0, 1] on fixed's grid."""
+    from r2reg.metrics.similarity import image_similarity
+    from r2reg.preprocessing.intensity import normalise
+
+    still = normalise(fixed.array, name=str(fixed.path))
+    moved = onto_fixed(moving.with_array(normalise(moving.array, name=str(moving.path))), "linear", 0.0)
+    return image_similarity(still, moved, mask), {"fixed": still, "moved": moved}
+
+
+def _overlap(fixed: Volume, moving: Volume, onto_fixed: Resampler, labels: Sequence[int] | None) -> dict[str, Any]:
+    from r2reg.metrics.overlap import dice
+    from r2reg.metrics.surface import hd95_mm
+
+    carried = onto_fixed(moving, "nearest", 0)
+    distances = hd95_mm(fixed.array, carried, fixed.grid.spacing, labels)
+    return {"dice": dice(fixed.array, carried, labels), "hd95_mm": distances}
+
+
+def _regularity(warp: Displacement, fixed: Grid | None, mask: np.ndarray | None) -> dict[str, Any]:
+    from r2reg.metrics.deformation import deformation_metrics
+
+    return deformation_metrics(warp.to_voxels(), mask if warp.grid == fixed else None)
+
+
 def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = None) -> tuple[dict[str, Any], dict]:
     """Scores of a pair's registration on fixed's grid, and slices of the fixed and the moved image.
 
@@ -65,13 +139,8 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
         R2RegError: files that cannot be read or used.
     """
     from r2reg.geometry.transforms import map_points
-    from r2reg.io.images import Volume
-    from r2reg.metrics.deformation import deformation_metrics, inverse_residual
-    from r2reg.metrics.overlap import dice
+    from r2reg.metrics.deformation import inverse_residual
     from r2reg.metrics.points import tre_mm
-    from r2reg.metrics.similarity import image_similarity
-    from r2reg.metrics.surface import hd95_mm
-    from r2reg.preprocessing.intensity import normalise
     from r2reg.registration.pair import read_pair
     from r2reg.report.slices import middle, slices
     from r2reg.resampling import Resampler
@@ -80,27 +149,21 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
     transforms, warp, inverse = read_map(folder)
     onto_fixed = Resampler(pair.fixed.grid, transforms)
     mask = pair.fixed_mask.array if pair.fixed_mask else None
-    fixed = normalise(pair.fixed.array, name=str(pair.fixed.path))
-    moving = normalise(pair.moving.array, name=str(pair.moving.path))
-    moved = onto_fixed(Volume(moving, pair.moving.grid), "linear", 0.0)
-    found: dict[str, Any] = image_similarity(fixed, moved, mask)
+    found, shown = _likeness(pair.fixed, pair.moving, onto_fixed, mask)
     if pair.fixed_labels and pair.moving_labels:
-        carried = onto_fixed(pair.moving_labels, "nearest", 0)
-        found["dice"] = dice(pair.fixed_labels.array, carried, labels)
-        found["hd95_mm"] = hd95_mm(pair.fixed_labels.array, carried, pair.fixed.grid.spacing, labels)
+        found |= _overlap(pair.fixed_labels, pair.moving_labels, onto_fixed, labels)
     if pair.fixed_points and pair.moving_points:
         found["tre_mm"] = tre_mm(map_points(transforms, pair.fixed_points.ras), pair.moving_points.ras)
     if warp is None:
         found |= NO_DEFORMATION
     else:
-        found |= deformation_metrics(warp.to_voxels(), mask if warp.grid == pair.fixed.grid else None)
+        found |= _regularity(warp, pair.fixed.grid, mask)
         if inverse is not None:
             found["inverse_residual_mm"] = inverse_residual(warp, inverse)
-    shown = {"fixed": fixed, "moved": moved}
     pictures = {
         f"{name}_{plane}": picture
         for name, image in shown.items()
-        for plane, picture in slices(image, pair.fixed.grid, middle(fixed)).items()
+        for plane, picture in slices(image, pair.fixed.grid, middle(shown["fixed"])).items()
     }
     return found, pictures
 

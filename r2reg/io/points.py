@@ -1,4 +1,4 @@
-"""Point lists: CSV with columns x, y[, z] in LPS mm, as ANTs reads and writes them."""
+"""Point lists: CSV with columns x, y[, z] in LPS mm, as ANTs reads and writes them; and 3-D Slicer's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from r2reg.errors import TableError
 from r2reg.geometry.grid import Array
-from r2reg.io.files import atomic_path
+from r2reg.io import slicer
+from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.itk import lps_signs
 
 AXES = ("x", "y", "z")
+SLICER = (".json", ".fcsv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +28,20 @@ class Points:
         ras: (n, d) RAS mm.
         header: column names, as in the file.
         rows: n rows of cells, as in the file; the coordinates' cells are replaced on writing.
+        suffix, document: of a file of Slicer, its ending and all that is in it.
     """
 
     ras: Array
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    suffix: str = ""
+    document: Any = None
+
+    @property
+    def labels(self) -> list[str]:
+        """A name per point: the column `label` or `name`, else the row's number."""
+        column = next((k for k, name in enumerate(self.header) if name.strip().lower() in ("label", "name")), None)
+        return [str(n) if column is None else row[column] for n, row in enumerate(self.rows, start=1)]
 
     def moved_to(self, ras: Array) -> Points:
         """The same table with other coordinates, (n, d) RAS mm."""
@@ -37,13 +49,20 @@ class Points:
 
 
 def read_points(path: Path | str, ndim: int) -> Points:
-    """Read a point list; every other column is kept as it is.
+    """Read a point list, .csv, or .mrk.json and .fcsv of Slicer; whatever else is in it is kept.
 
     Raises:
         TableError: missing or unreadable file, a column missing or twice, a row of another length, a
             coordinate that is not a finite number, no rows.
     """
     path = Path(path)
+    if full_suffix(path) in SLICER:
+        if ndim != 3:
+            raise TableError(f"{path}: Slicer's points are 3-D; give a CSV with columns x,y (LPS mm)")
+        read = slicer.read_fcsv if full_suffix(path) == ".fcsv" else slicer.read_markups
+        lps, labels, document = read(path)
+        rows_of_three = tuple((*map(repr, point), label) for point, label in zip(lps.tolist(), labels, strict=True))
+        return Points(lps * lps_signs(3), (*AXES, "label"), rows_of_three, full_suffix(path), document)
     table = _read_table(path)
     if not table:
         raise TableError(f"{path}: is empty; it needs columns {','.join(AXES[:ndim])}")
@@ -56,13 +75,24 @@ def read_points(path: Path | str, ndim: int) -> Points:
 
 
 def write_points(path: Path | str, points: Points) -> None:
-    """Write a point list with the header, columns and order that it was read with.
+    """Write a point list as it was read, with other coordinates; or in another format, with its labels.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written. TableError: 2-D points for Slicer.
     """
     path = Path(path)
     ndim = points.ras.shape[1]
+    if full_suffix(path) in SLICER:
+        if ndim != 3:
+            raise TableError(f"{path}: Slicer's points are 3-D; write a .csv")
+        write = slicer.write_fcsv if full_suffix(path) == ".fcsv" else slicer.write_markups
+        write(
+            path,
+            points.ras * lps_signs(3),
+            points.labels,
+            points.document if points.suffix == full_suffix(path) else None,
+        )
+        return
     columns = _columns(path, list(points.header), ndim)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")

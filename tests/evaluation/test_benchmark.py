@@ -149,7 +149,7 @@ def test_what_can_be_known_is_known_before_anything_runs(pairs, tmp_path, monkey
 
     refused(
         ConfigError,
-        r"nothing: is no folder of a model \(it holds no config.json\); methods are identity, affine, .*syn-full",
+        r"--method nothing: is neither a folder nor a model that ships; .*; methods are identity, affine, .*syn-full",
         ["nothing"],
     )
     refused(ConfigError, "--method identity: stands twice", ["identity", "identity"])

@@ -1,0 +1,77 @@
+"""`r2reg evaluate`: scores of transforms, labels, points and images."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from r2reg.cli.common import Numbers, command_options, json_option
+from r2reg.cli.transforms import TRANSFORM_HELP
+
+PAIRED = ("labels", "points")
+TITLES = {
+    "mse": "MSE", "ncc": "NCC", "lncc": "LNCC", "folds": "folds", "ndv_percent": "NDV, %",
+    "digital_folds": "digital folds", "jacobian_min": "smallest Jacobian", "jacobian_max": "largest Jacobian",
+    "sdlogj": "SDlogJ",
+}  # fmt: skip
+
+
+@click.command()
+@click.option("-t", "--transform", "specs", multiple=True, metavar="T", help=TRANSFORM_HELP)
+@click.option("--fixed", metavar="IMAGE", help="Fixed image.")
+@click.option("--moving", metavar="IMAGE", help="Moving image, or one moved already.")
+@click.option("--fixed-labels", metavar="MAP", help="Labels of the fixed image.")
+@click.option("--moving-labels", metavar="MAP", help="Labels of the moving image, or moved already.")
+@click.option("--fixed-points", metavar="FILE", help="Points in the fixed image, row by row with the moving ones.")
+@click.option("--moving-points", metavar="FILE", help="Points in the moving image.")
+@click.option("--fixed-mask", metavar="MAP", help="Where images and fields are judged.")
+@click.option("--labels", metavar="freesurfer|IDS", help="Labels to score, such as 2,3,4.  [default: all but 0]")
+@json_option
+@command_options
+def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given: str | None) -> None:
+    """Score what is given, after T2(T1(x)) or as it lies: Dice and 95th percentile Hausdorff distance of labels,
+    distances of points, likeness of images, folds of fields.
+
+    \b
+    Examples:
+      r2reg evaluate -t run/warp.nii.gz -t run/affine.mat \\
+          --fixed-labels fixed_labels.nii.gz --moving-labels moving_labels.nii.gz
+      r2reg evaluate --fixed-points fixed.csv --moving-points moved.csv --json
+    """
+    from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
+    from r2reg.evaluation.scoring import evaluate as scores_of
+
+    files = {name: path for name, path in given.items() if path}
+    for kind in ("", *(f"_{name}" for name in PAIRED)):
+        if (f"fixed{kind}" in files) != (f"moving{kind}" in files) and not (kind == "" and "fixed" in files):
+            option = f"--fixed{kind}".replace("_", "-")
+            raise click.UsageError(f"{option} and {option.replace('fixed', 'moving')} go together")
+    if not specs and not any({f"fixed{kind}", f"moving{kind}"} <= files.keys() for kind in ("", "_labels", "_points")):
+        raise click.UsageError("nothing to score: give transforms with -t, or two images, label maps or point lists")
+    ids = None
+    if labels:
+        ids = FREESURFER_STRUCTURES if labels == "freesurfer" else Numbers(int).convert(labels, None, None)
+    found = scores_of(files, specs, ids)
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The same as text."""
+    from tabulate import tabulate
+
+    rows = [(title, f"{found[name]:.6g}") for name, title in TITLES.items() if name in found]
+    for name, title in (("dice", "mean Dice"), ("hd95_mm", "mean HD95, mm")):
+        if name in found and found[name]["mean"] is not None:
+            rows.append((title, f"{found[name]['mean']:.4f}"))
+    rows += [(f"{name} distance of points, mm", f"{value:.4f}") for name, value in found.get("tre_mm", {}).items()]
+    told = [tabulate(rows, tablefmt="plain", disable_numparse=True)]
+    if "dice" in found:
+        distances = found["hd95_mm"]["per_label"]
+        per_label = [
+            (label, f"{value:.4f}", "" if distances[label] is None else f"{distances[label]:.3f}")
+            for label, value in found["dice"]["per_label"].items()
+        ]
+        told += ["", tabulate(per_label, ("label", "Dice", "HD95, mm"), tablefmt="simple", disable_numparse=True)]
+    return told
