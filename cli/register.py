@@ -90,7 +90,7 @@ class RefineType(click.ParamType):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Ask for run-to-run identical results.")
 @click.option("--report/--no-report", default=False, help="This version writes no report.html.")
-@click.option("--formats", type=click.Choice(["itk"]), default="itk", show_default=True, help="Of the transforms.")
+@click.option("--formats", default="itk,h5", show_default=True, help="Of the transforms: any of itk,h5,x5,fsl.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
 @overwrite_option
 @json_option
@@ -103,7 +103,6 @@ def register(
     overwrite: bool,
     as_json: bool,
     report: bool,
-    formats: str,
     **options: Any,
 ) -> None:
     """Find the smooth, invertible map that carries MOVING onto FIXED.
@@ -116,6 +115,7 @@ def register(
     from r2reg.registration.run import plan, register_files
 
     optional = {name: options.pop(name) for name in OPTIONAL}
+    options["formats"] = tuple(part for part in options["formats"].split(",") if part)
     options["guide"] = tuple(part for part in options["guide"].split(",") if part)
     config = RegisterConfig(**options)
     if dry_run:

@@ -388,6 +388,7 @@ RegisterSimilarity = Literal["lncc", "mse", "ngf", "mi", "mind"]
 Guide = Literal["labels"]
 RegisterTransform = Literal["flow", "affine"]
 Interpolation = Literal["linear", "nearest", "bspline"]
+Format = Literal["itk", "h5", "x5", "fsl"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +397,7 @@ class RegisterConfig(Settings):
 
     `init` is a way to find the affine or the path of a transform file that is used as it is. `model` is a model
     folder or none. `refine` is a preset or a number of steps at the finest level. `fill` None means moving's minimum.
+    `formats`: of the transforms, beside ITK's files, which are always written.
     """
 
     init: str = "affine"
@@ -406,6 +408,7 @@ class RegisterConfig(Settings):
     radius: int = 2
     guide: tuple[Guide, ...] = ()
     interpolation: Interpolation = "linear"
+    formats: tuple[Format, ...] = ("itk", "h5")
     clip: tuple[float, float] | None = None
     fill: float | None = None
     device: str = "auto"
@@ -420,6 +423,8 @@ class RegisterConfig(Settings):
         check_count("radius", self.radius, least=1)
         for guide in self.guide:
             check_choice("guide", guide, Guide)
+        for name in self.formats:
+            check_choice("formats", name, Format)
         if isinstance(self.refine, int):
             check_count("refine", self.refine, least=0)
         else:

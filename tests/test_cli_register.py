@@ -10,6 +10,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from r2reg.geometry.transforms import map_points
+from r2reg.io.images import read_reference
+from r2reg.io.transforms import read_transform_list, read_transforms
+
 FAST = ["--init", "none", "--refine", "none", "--transform", "affine", "--no-report", "-q"]
 
 
@@ -52,12 +56,35 @@ def test_json_equals_the_file(pair, tmp_path):
     assert printed["similarity"] == written["similarity"]
     assert sorted(path.name for path in out.iterdir()) == [
         "affine.mat",
+        "forward.h5",
+        "inverse.h5",
         "inverse_warp.nii.gz",
         "jacobian.nii.gz",
         "metrics.json",
         "moved.nii.gz",
         "warp.nii.gz",
     ]
+
+
+def test_every_format_says_the_same(pair, tmp_path):
+    out, images = tmp_path / "out", (pair / "moving.nii.gz", pair / "fixed.nii.gz")
+    process = run("register", *images, "-o", out, "--formats", "itk,h5,x5,fsl", *FAST)
+    assert process.returncode == 0, process.stderr
+    moving, fixed = (read_reference(path).grid for path in images)
+    points = np.random.default_rng(0).uniform(0.2, 0.8, (50, 3)) * (np.array(fixed.shape) - 1)
+    ras = fixed.index_to_ras(np.rint(points))
+    expected = map_points(read_transform_list([str(out / "warp.nii.gz"), str(out / "affine.mat")]), ras)
+    for name in ("forward.h5", "forward.x5", "forward_fsl.nii.gz"):
+        found = map_points(read_transforms(out / name, fixed=fixed, moving=moving), ras)
+        np.testing.assert_allclose(found, expected, atol=1e-3, err_msg=name)
+    lists = [f"[{out / 'affine.mat'},1]", str(out / "inverse_warp.nii.gz")]
+    ras = moving.index_to_ras(np.rint(points * (np.array(moving.shape) - 1) / (np.array(fixed.shape) - 1)))
+    expected = map_points(read_transform_list(lists), ras)
+    for name in ("inverse.h5", "inverse.x5", "inverse_fsl.nii.gz"):
+        found = map_points(read_transforms(out / name, fixed=moving, moving=fixed), ras)
+        np.testing.assert_allclose(found, expected, atol=1e-3, err_msg=name)
+    refused = run("register", *images, "-o", tmp_path / "no", "--formats", "itk,spm", *FAST)
+    fails(refused, "formats", "spm")
 
 
 def test_affine_only_needs_no_backend(pair, tmp_path):

@@ -24,13 +24,13 @@ from r2reg.errors import GeometryError, ImageError, OutputError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, Transform, as_displacement
 from r2reg.io import fsl, itk
+from r2reg.io.composite import COMPOSITE_SUFFIXES, write_composite
 from r2reg.io.fields import Tool, read_displacement, write_displacement
 from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.images import NIFTI_SUFFIXES
 from r2reg.io.stderr import native_stderr_muted
 
 AFFINE_SUFFIXES = (".mat", ".tfm", ".txt")
-COMPOSITE_SUFFIXES = (".h5", ".hdf5")
 PARAMETER_SUFFIXES = (*AFFINE_SUFFIXES, *COMPOSITE_SUFFIXES, ".xfm")
 WRITTEN_SUFFIXES = (*AFFINE_SUFFIXES, *NIFTI_SUFFIXES, *COMPOSITE_SUFFIXES, ".x5", ".lta", ".npz")
 INVERTED = re.compile(r"\[\s*(?P<path>.+?)\s*,\s*(?P<flag>[01])\s*\]")
@@ -143,27 +143,11 @@ def write_affine(path: Path | str, affine: Affine) -> None:
     path = Path(path)
     if full_suffix(path) not in AFFINE_SUFFIXES:
         raise OutputError(f"{path}: an affine is written as {', '.join(AFFINE_SUFFIXES)}; change the ending")
-    _write_itk(path, itk.to_sitk_transform([affine], affine.ndim))
-
-
-def write_composite(path: Path | str, transforms: Sequence[Transform]) -> None:
-    """Write an ITK composite, HDF5, that maps as the list does.
-
-    Raises:
-        OutputError: another ending, or a file that cannot be written.
-    """
-    path = Path(path)
-    if full_suffix(path) not in COMPOSITE_SUFFIXES:
-        raise OutputError(f"{path}: a composite is written as {' or '.join(COMPOSITE_SUFFIXES)}; change the ending")
-    _write_itk(path, itk.to_sitk_transform(transforms, transforms[0].ndim))
-
-
-def _write_itk(path: Path, transform: Any) -> None:
     sitk = itk.simpleitk()
     with atomic_path(path) as temporary:
         try:
             with native_stderr_muted:
-                sitk.WriteTransform(transform, str(temporary))
+                sitk.WriteTransform(itk.to_sitk_transform([affine], affine.ndim), str(temporary))
                 sitk.ReadTransform(str(temporary))  # ITK's writers do not notice a full disk
         except RuntimeError as error:
             raise OutputError(

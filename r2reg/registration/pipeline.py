@@ -100,6 +100,11 @@ def check_request(pair: Pair, config: RegisterConfig) -> None:
         RegistrationError, ConfigError, TransformError: one line each.
     """
     check_init(config.init)
+    flat = [name for name in config.formats if name in ("x5", "fsl")] if pair.fixed.grid.ndim == 2 else []
+    if flat:
+        raise ConfigError(
+            f"--formats {flat[0]}: holds 3-D transforms alone, and {pair.fixed.path} is 2-D; leave it out"
+        )
     if "labels" in config.guide:
         guiding_labels(pair)
     refined = config.transform == "flow" and config.refine != "none"
@@ -122,7 +127,7 @@ def given_affine(pair: Pair, path: str) -> Affine:
     Raises:
         TransformError, RegistrationError: it is no affine, or leaves nothing to compare.
     """
-    affine = read_affine(path)
+    affine = read_affine(path, fixed=pair.fixed.grid, moving=pair.moving.grid)
     if affine.ndim != pair.fixed.grid.ndim:
         raise RegistrationError(
             f"{path}: is {affine.ndim}-D, the images are {pair.fixed.grid.ndim}-D; give --init one of their dimension"

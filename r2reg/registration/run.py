@@ -69,7 +69,7 @@ def register_files(
     result = register(pair, config, clock, start)
     with output_staging(folder) as temporary:
         with clock.stage("write"):
-            write_result(result, temporary)
+            write_result(result, temporary, config.formats)
         seconds = dict.fromkeys(("load", "affine", "network", "refine", "write"), 0.0) | clock.seconds
         metrics = result.metrics | {
             "seconds": seconds | {"total": time.perf_counter() - began},

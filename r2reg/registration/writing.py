@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from r2reg.config import Format
 from r2reg.errors import OutputError
-from r2reg.io.fields import write_displacement
+from r2reg.geometry.transforms import Transform
+from r2reg.io.fields import Tool, write_displacement
 from r2reg.io.files import staging
 from r2reg.io.images import write_image
 from r2reg.io.points import write_points
-from r2reg.io.transforms import write_affine
+from r2reg.io.transforms import write_affine, write_transforms
 from r2reg.registration.result import RegistrationResult
 from r2reg.threads import in_threads
 
@@ -28,6 +31,8 @@ FILES = (
     "warp.nii.gz",
     "inverse_warp.nii.gz",
     "jacobian.nii.gz",
+    *(f"{way}.{suffix}" for way in ("forward", "inverse") for suffix in ("h5", "x5")),
+    *(f"{way}_fsl.nii.gz" for way in ("forward", "inverse")),
     "moved_points.csv",
     METRICS_FILE,
 )
@@ -52,17 +57,28 @@ def output_staging(folder: Path) -> AbstractContextManager[Path]:
     return staging(folder, FILES, last=METRICS_FILE)
 
 
-def write_result(result: RegistrationResult, folder: Path) -> None:
-    """Write everything but metrics.json; see FILES."""
+def write_result(result: RegistrationResult, folder: Path, formats: Sequence[Format] = ("itk",)) -> None:
+    """Write everything but metrics.json, and the transforms in other formats, too; see FILES."""
     fixed = result.pair.fixed
     images = {"moved": result.moved, "moved_labels": result.moved_labels, "jacobian": result.jacobian}
     fields = {"warp": result.warp, "inverse_warp": result.inverse_warp}
-    tasks = [partial(write_displacement, folder / f"{name}.nii.gz", field) for name, field in fields.items()]
+    tasks: list[Callable[[], None]] = [
+        partial(write_displacement, folder / f"{name}.nii.gz", field) for name, field in fields.items()
+    ]
     tasks += [
         partial(write_image, folder / f"{name}.nii.gz", image, fixed)
         for name, image in images.items()
         if image is not None
     ]
+    still, moves = fixed.grid, result.pair.moving.grid
+    forward: list[Transform] = [result.warp, result.affine]
+    inverse: list[Transform] = [result.affine.inverse(), result.inverse_warp]
+    for way, transforms, of, to in (("forward", forward, still, moves), ("inverse", inverse, moves, still)):
+        for name in formats:
+            if name != "itk":
+                tool: Tool = "fsl" if name == "fsl" else "itk"
+                path = folder / (f"{way}_fsl.nii.gz" if name == "fsl" else f"{way}.{name}")
+                tasks.append(partial(write_transforms, path, transforms, tool=tool, fixed=of, moving=to))
     in_threads(lambda task: task(), tasks)
     write_affine(folder / "affine.mat", result.affine)
     if result.moved_points is not None and result.pair.fixed_points is not None:

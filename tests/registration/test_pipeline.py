@@ -201,7 +201,7 @@ def test_settings_name_what_is_wrong(phantom_pair, tmp_path):
     moving, fixed, out = phantom_pair.moving, phantom_pair.fixed, tmp_path / "out"
     with pytest.raises(ConfigError, match="no such file"):
         register_files(moving, fixed, out, RegisterConfig(init="absent.mat"))
-    with pytest.raises(ModelError, match=r"config\.json"):
+    with pytest.raises(ModelError, match="is neither a folder nor a model that ships"):
         register_files(moving, fixed, out, RegisterConfig(model=str(tmp_path / "absent"), init="com"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(ConfigError, match="clip"):
