@@ -63,9 +63,29 @@ def read_image(
             zero, NaN or sheared, NaN or infinite voxels, a constant image.
     """
     loaded = _load(Path(path), volume, ndim)
-    array = _to_float32(Path(path), loaded.array)
-    if not allow_constant and array.min() == array.max():
-        raise ImageError(f"{path}: all voxels are {array.flat[0]:g}; choose an image with contrast")
+    return made_for("linear", loaded) if allow_constant else checked(loaded, "image")
+
+
+def checked(loaded: Volume, kind: str) -> Volume:
+    """A volume as it was stored, as an image (float32, not constant), labels (whole numbers) or a mask (bool).
+
+    Raises:
+        ImageError: see `read_image`, `read_labels`, `read_mask`.
+    """
+    path, array = loaded.path or Path(kind), loaded.array
+    if kind == "mask":
+        _check_finite(path, array)
+        array = array > 0.5
+        if not array.any():
+            raise ImageError(f"{path}: the mask is empty (no voxel above 0.5); choose another or leave it out")
+    elif kind == "labels":
+        array = array if array.dtype.kind in "iu" else _to_integers(path, array)
+        if not array.any():
+            raise ImageError(f"{path}: the label map holds only 0; choose one with labels")
+    else:
+        array = _to_float32(path, array)
+        if array.min() == array.max():
+            raise ImageError(f"{path}: all voxels are {array.flat[0]:g}; choose an image with contrast")
     return loaded.with_array(array)
 
 
@@ -116,10 +136,7 @@ def read_labels(
         ImageError: as `read_image`; values that are not whole numbers; no label but 0.
     """
     loaded = _load(Path(path), volume, ndim)
-    array = loaded.array if loaded.array.dtype.kind in "iu" else _to_integers(Path(path), loaded.array)
-    if not allow_empty and not array.any():
-        raise ImageError(f"{path}: the label map holds only 0; choose one with labels")
-    return loaded.with_array(array)
+    return made_for("label", loaded) if allow_empty else checked(loaded, "labels")
 
 
 def read_mask(path: Path | str, *, volume: int | None = None, ndim: int | None = None) -> Volume:
@@ -128,12 +145,7 @@ def read_mask(path: Path | str, *, volume: int | None = None, ndim: int | None =
     Raises:
         ImageError: as `read_image`; an empty mask.
     """
-    loaded = _load(Path(path), volume, ndim)
-    _check_finite(Path(path), loaded.array)
-    inside = loaded.array > 0.5
-    if not inside.any():
-        raise ImageError(f"{path}: the mask is empty (no voxel above 0.5); choose another or leave it out")
-    return loaded.with_array(inside)
+    return checked(_load(Path(path), volume, ndim), "mask")
 
 
 def _to_float32(path: Path, array: np.ndarray) -> np.ndarray:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2reg.config import Format
 from r2reg.geometry.transforms import Affine, Displacement, Transform
+from r2reg.io.nifti import new_image
+from r2reg.io.objects import Image, as_volume
 from r2reg.registration.pair import Pair
+from r2reg.resampling import resample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,41 @@ class RegistrationResult:
     moved_points: np.ndarray | None
     jacobian: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path | str, *, overwrite: bool = False, formats: Sequence[Format] = ("itk", "h5")) -> None:
+        """Write all of it into a folder, as `r2reg register` does.
+
+        Raises:
+            OutputError: a result is there already, or the folder cannot be written.
+        """
+        from r2reg.registration.writing import check_folder, output_staging, write_metrics, write_result
+
+        check_folder(Path(folder), overwrite)
+        with output_staging(Path(folder)) as staging:
+            write_result(self, staging, formats)
+            write_metrics(self.metrics, staging)
+
+    def apply(
+        self, image: Image, interpolation: str = "linear", *, invert: bool = False, fill: float | None = None
+    ) -> Any:
+        """Another image of moving's space on fixed's grid; with `invert` one of fixed's space on moving's.
+
+        Args:
+            image: see `io.objects.as_volume`. interpolation, fill: see `resampling.resample`.
+        Returns:
+            A nibabel image.
+        Raises:
+            ImageError: an image that cannot be used.
+        """
+        volume = as_volume(image, "labels" if interpolation in ("label", "nearest") else "image")
+        inverse: list[Transform] = [self.affine.inverse(), self.inverse_warp]
+        grid, transforms = (self.pair.moving.grid, inverse) if invert else (self.pair.fixed.grid, self.transforms)
+        return new_image(resample(volume, grid, transforms, interpolation, fill), grid)
+
+    @property
+    def moved_image(self) -> Any:
+        """`moved` as a nibabel image."""
+        return new_image(self.moved, self.pair.fixed.grid)
 
     @property
     def transforms(self) -> list[Transform]:
