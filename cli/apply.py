@@ -11,6 +11,10 @@ from r2reg.cli.common import command_options, overwrite_option
 from r2reg.cli.transforms import reference_option, transforms_option, warn_of_residual
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
     from r2reg.io.series import Series
 
 log = logging.getLogger("r2reg")
@@ -28,7 +32,11 @@ log = logging.getLogger("r2reg")
     show_default=True,
     help="nearest and label keep the input's integer type; label gives smoother borders.",
 )
-@click.option("--fill", type=float, help="Value outside IN's view (default: IN's minimum, 0 for labels).")
+@click.option(
+    "--fill",
+    type=float,
+    help="Value outside IN's view (default: IN's minimum, of a series its first volume's; 0 for labels).",
+)
 @click.option("--volume", type=int, metavar="K", help="Which volume of a 4-D IN, from 0.  [default: all]")
 @click.option("--invert", is_flag=True, help="Invert the whole list of transforms.")
 @overwrite_option
@@ -46,7 +54,7 @@ def apply(
 ) -> None:
     """Resample IN onto FIXED's grid: out(x) = IN(T2(T1(x))), as antsApplyTransforms does.
 
-    A 4-D series is resampled volume by volume.
+    A 4-D series (3-D and time) is resampled volume by volume.
 
     \b
     Examples:
@@ -90,6 +98,7 @@ def apply_to_series(
     invert: bool,
 ) -> None:
     """As `apply`, one volume in memory at a time."""
+    from r2reg.errors import TransformError
     from r2reg.io import images
     from r2reg.io.series import write_series
     from r2reg.io.transforms import read_transform_list
@@ -98,10 +107,20 @@ def apply_to_series(
     like = images.read_reference(reference, ndim=3)
     fixed, moving = (series.grid, like.grid) if invert else (like.grid, series.grid)
     transforms = read_transform_list(specs, fixed=fixed, moving=moving)
+    if transforms[0].ndim == 2:
+        raise TransformError(f"{series.path}: a series is 3-D and time, the transforms are 2-D; give --volume K")
     if invert:
         transforms, residual = invert_onto(transforms, like.grid)
         warn_of_residual(residual, "voxels")
     onto = Resampler(like.grid, transforms)
-    moved = (onto(images.made_for(interpolation, volume), interpolation, fill) for volume in series)
-    write_series(output, moved, like, series)
+
+    def moved() -> Iterator[np.ndarray]:
+        value = fill
+        for stored in series:
+            volume = images.made_for(interpolation, stored)
+            if value is None:  # one background for all, the first volume's
+                value = float(volume.array.min()) if volume.array.dtype.kind == "f" else 0.0
+            yield onto(volume, interpolation, value)
+
+    write_series(output, moved(), like, series)
     log.info("wrote %s, %d volumes", output, series.count)

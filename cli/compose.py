@@ -7,7 +7,7 @@ import logging
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import grid_of, moving_option, output_options, reference_option, transforms_option
+from r2reg.cli.transforms import moving_option, output_options, read_with_grids, reference_option, transforms_option
 
 log = logging.getLogger("r2reg")
 
@@ -22,7 +22,8 @@ log = logging.getLogger("r2reg")
 def compose(
     specs: tuple[str, ...], output: str, tool: str, reference: str | None, moving: str | None, overwrite: bool
 ) -> None:
-    """Write several transforms as one: affines as their product, else a field sampled on FIXED's grid.
+    """Write several transforms as one: affines as their product, else a field sampled on FIXED's
+    grid, or on that of the field that the list begins with.
 
     The order is that of ANTs' lists: T2(T1(x)). OUT as of `r2reg convert`; .h5 and .x5 get the one field, too.
 
@@ -32,10 +33,10 @@ def compose(
       r2reg compose -t "[a.mat,1]" -t b.mat -o both.mat
     """
     from r2reg.io.files import check_output
-    from r2reg.io.transforms import composed, read_transform_list, write_transforms
+    from r2reg.io.transforms import composed, write_transforms
 
     check_output(output, overwrite)
-    fixed, other = grid_of(reference), grid_of(moving)
-    one = composed(output, read_transform_list(specs, fixed=fixed, moving=other), fixed)
+    transforms, fixed, other = read_with_grids(specs, reference, moving)
+    one = composed(output, transforms, fixed)
     write_transforms(output, [one], tool=tool, fixed=fixed, moving=other)  # type: ignore[arg-type]
     log.info("wrote %s", output)

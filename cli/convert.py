@@ -7,7 +7,7 @@ import logging
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import grid_of, moving_option, reference_option
+from r2reg.cli.transforms import format_option, moving_option, read_with_grids, reference_option
 
 log = logging.getLogger("r2reg")
 
@@ -15,16 +15,9 @@ log = logging.getLogger("r2reg")
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
-@reference_option()
+@reference_option(text="Fixed image: the grid of a field that is sampled; FSL's files, .npz and .lta need it.")
 @moving_option
-@click.option(
-    "--format",
-    "tool",
-    type=click.Choice(["itk", "fsl", "afni"]),
-    default="itk",
-    show_default=True,
-    help="Whose .mat or .nii.gz OUT is.",
-)
+@format_option
 @overwrite_option
 @command_options
 def convert(source: str, target: str, reference: str | None, moving: str | None, tool: str, overwrite: bool) -> None:
@@ -38,7 +31,7 @@ def convert(source: str, target: str, reference: str | None, moving: str | None,
       .lta              affine for FreeSurfer
       .npz              displacement in voxels, Learn2Reg's layout
 
-    FSL's formats need both images, .npz and fields made of several transforms need --reference.
+    FSL's files and .lta need both images, .npz needs --reference, and so do affines and lists written as a field.
 
     \b
     Examples:
@@ -46,9 +39,9 @@ def convert(source: str, target: str, reference: str | None, moving: str | None,
       r2reg convert run/forward.h5 fsl_warp.nii.gz --format fsl --reference fixed.nii.gz --moving moving.nii.gz
     """
     from r2reg.io.files import check_output
-    from r2reg.io.transforms import read_transforms, write_transforms
+    from r2reg.io.transforms import write_transforms
 
     check_output(target, overwrite)
-    grids = {"fixed": grid_of(reference), "moving": grid_of(moving)}
-    write_transforms(target, read_transforms(source, **grids), tool=tool, **grids)  # type: ignore[arg-type]
+    transforms, fixed, other = read_with_grids([source], reference, moving)
+    write_transforms(target, transforms, tool=tool, fixed=fixed, moving=other)  # type: ignore[arg-type]
     log.info("wrote %s", target)

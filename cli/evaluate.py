@@ -32,7 +32,7 @@ TITLES = {
 @command_options
 def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given: str | None) -> None:
     """Score what is given, after T2(T1(x)) or as it lies: Dice and 95th percentile Hausdorff distance of labels,
-    distances of points, likeness of images, folds of fields.
+    distances of points, likeness of images, folds of the first field.
 
     \b
     Examples:
@@ -40,6 +40,7 @@ def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given:
           --fixed-labels fixed_labels.nii.gz --moving-labels moving_labels.nii.gz
       r2reg evaluate --fixed-points fixed.csv --moving-points moved.csv --json
     """
+    from r2reg.errors import GridsNeededError, TransformError
     from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
     from r2reg.evaluation.scoring import evaluate as scores_of
 
@@ -53,7 +54,12 @@ def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given:
     ids = None
     if labels:
         ids = FREESURFER_STRUCTURES if labels == "freesurfer" else Numbers(int).convert(labels, None, None)
-    found = scores_of(files, specs, ids)
+    try:
+        found = scores_of(files, specs, ids)
+    except GridsNeededError as error:
+        raise TransformError(f"{error}, by --fixed and --moving") from None
+    if not found:
+        raise click.UsageError("nothing to score: an affine needs images, labels or points to be judged by")
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines(found)))
 
 
@@ -66,8 +72,10 @@ def lines(found: dict[str, Any]) -> list[str]:
         if name in found and found[name]["mean"] is not None:
             rows.append((title, f"{found[name]['mean']:.4f}"))
     rows += [(f"{name} distance of points, mm", f"{value:.4f}") for name, value in found.get("tre_mm", {}).items()]
+    if "dice" in found and not found["dice"]["per_label"]:
+        rows.append(("labels", "none of those asked for is there"))
     told = [tabulate(rows, tablefmt="plain", disable_numparse=True)]
-    if "dice" in found:
+    if found.get("dice", {}).get("per_label"):
         distances = found["hd95_mm"]["per_label"]
         per_label = [
             (label, f"{value:.4f}", "" if distances[label] is None else f"{distances[label]:.3f}")

@@ -11,9 +11,8 @@ import numpy as np
 
 from r2reg.cli.common import command_options, json_option, overwrite_option
 from r2reg.cli.transforms import (
-    grid_of,
-    moving_option,
     output_options,
+    read_with_grids,
     reference_option,
     transforms_option,
     warn_of_residual,
@@ -28,8 +27,8 @@ log = logging.getLogger("r2reg")
 @click.command()
 @transforms_option
 @output_options
-@reference_option()
-@moving_option
+@reference_option(text="Fixed image, whose grid FSL's files and .npz need.")
+@click.option("--moving", metavar="MOVING", help="Moving image, whose grid the inverse lies on.")
 @overwrite_option
 @json_option
 @command_options
@@ -44,33 +43,31 @@ def invert(
 ) -> None:
     """Write the inverse of a list of transforms, and say how well it inverts.
 
-    Of affines it is exact. Of anything else it is a field, sampled on the grid of --reference, the image that the
-    inverse carries onto (mostly the moving one); without it on the grid of the first field. The residual is how far
-    T(inverse(x)) is from x at the voxels.
+    Of affines it is exact. Of anything else it is a field on MOVING's grid, or without it on that of the first field.
+    The residual is how far T(inverse(x)) is from x at the voxels.
 
     \b
     Examples:
-      r2reg invert -t run/warp.nii.gz -t run/affine.mat --reference moving.nii.gz -o moving_to_fixed.nii.gz
+      r2reg invert -t run/warp.nii.gz -t run/affine.mat --moving moving.nii.gz -o moving_to_fixed.nii.gz
       r2reg invert -t affine.mat -o inverse.mat
     """
     from r2reg.geometry.transforms import Displacement
     from r2reg.io.files import check_output
     from r2reg.io.itk import lps_signs
-    from r2reg.io.transforms import read_transform_list, write_transforms
+    from r2reg.io.transforms import write_transforms
     from r2reg.resampling import invert_onto
 
     check_output(output, overwrite)
-    grid, other = grid_of(reference), grid_of(moving)
-    transforms = read_transform_list(specs, fixed=other or grid, moving=grid)
+    transforms, fixed, grid = read_with_grids(specs, reference, moving)
     _warn_of_folds(transforms)
     onto = grid or next((part.grid for part in transforms if isinstance(part, Displacement)), None)
     if onto is None:
-        inverse, residual = [part.inverse() for part in reversed(transforms)], np.zeros(1)  # type: ignore[union-attr]
+        inverse, residual = [part.inverse() for part in reversed(transforms)], np.zeros(1)
     else:
         inverse, residual = invert_onto(transforms, onto)
         worst = onto.index_to_ras(np.array(np.unravel_index(residual.argmax(), residual.shape), dtype=float))
         warn_of_residual(residual, "voxels", worst * lps_signs(onto.ndim))
-    write_transforms(output, inverse, tool=tool, fixed=grid, moving=other)  # type: ignore[arg-type]
+    write_transforms(output, inverse, tool=tool, fixed=grid, moving=fixed)  # type: ignore[arg-type]
     found = {name: float(value) for name, value in zip(("mean", "p99", "max"), _summary(residual), strict=True)}
     told = f"{output}: residual, mm: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items())
     click.echo(json.dumps({"residual_mm": found}) if as_json else told)
@@ -86,7 +83,11 @@ def _warn_of_folds(transforms: list[Transform]) -> None:
         if isinstance(part, Displacement) and (folds := folded_voxels(part.to_voxels())).any():
             voxel = np.argwhere(folds).astype(float)[0]
             where = ", ".join(f"{v:.1f}" for v in part.grid.index_to_ras(voxel) * lps_signs(part.ndim))
-            log.warning("the field folds at %d voxels, the first at %s (LPS mm): no inverse there", folds.sum(), where)
+            log.warning(
+                "the field folds at %d voxels, the first at %s (LPS mm): there are several inverses there",
+                folds.sum(),
+                where,
+            )
 
 
 def _summary(residual: np.ndarray) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ import logging
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import grid_of, moving_option, reference_option, transforms_option
+from r2reg.cli.transforms import moving_option, read_with_grids, reference_option, transforms_option
 
 log = logging.getLogger("r2reg")
 
@@ -32,7 +32,7 @@ def jacobian(
     """Write a measure of the Jacobian of T2(T1(x)) at the voxels of FIXED, in the world's units.
 
     A determinant of 2 says that a place in the fixed image is carried onto twice its volume in the moving one.
-    Without --reference the grid is that of the first field.
+    Without --reference the grid is that of the field that the list begins with.
 
     \b
     Examples:
@@ -41,11 +41,11 @@ def jacobian(
     """
     from r2reg.io.files import check_output
     from r2reg.io.images import write_map
-    from r2reg.io.transforms import read_transform_list, sampled
+    from r2reg.io.transforms import sampled
     from r2reg.metrics.jacobian import jacobian_map
 
     check_output(output, overwrite)
-    fixed = grid_of(reference)
-    field = sampled(output, read_transform_list(specs, fixed=fixed, moving=grid_of(moving)), fixed)
+    transforms, fixed, _ = read_with_grids(specs, reference, moving)
+    field = sampled(output, transforms, fixed)
     write_map(output, jacobian_map(field, measure), field.grid)
     log.info("wrote %s", output)

@@ -43,7 +43,7 @@ def list_models(as_json: bool) -> None:
         click.echo("no model ships with this version; train one with r2reg train")
 
 
-@models.command(epilog="Example: r2reg models info nsvf-r2net")
+@models.command(epilog="Example: r2reg models info NAME")
 @click.argument("name")
 @json_option
 @command_options
@@ -63,6 +63,9 @@ def verify(name: str | None) -> None:
     from r2reg.released import describe, names
     from r2reg.released import verify as check
 
-    for each in [describe(name).name] if name else names():
+    chosen = [describe(name).name] if name else names()
+    if not chosen:
+        click.echo("no model ships with this version")
+    for each in chosen:
         check(each)
         click.echo(f"{each}: as shipped")

@@ -7,7 +7,14 @@ import logging
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import transforms_option, warn_of_outside, warn_of_residual
+from r2reg.cli.transforms import (
+    moving_option,
+    read_with_grids,
+    reference_option,
+    transforms_option,
+    warn_of_outside,
+    warn_of_residual,
+)
 
 log = logging.getLogger("r2reg")
 
@@ -23,10 +30,20 @@ log = logging.getLogger("r2reg")
     help="CSV with x,y[,z] in LPS mm, or Slicer's .mrk.json, .fcsv.",
 )
 @click.option("-o", "--output", required=True, metavar="OUT", help="The points carried; any of the formats.")
+@reference_option(text="Fixed image, whose grid FSL's files and .npz need.")
+@moving_option
 @click.option("--invert", is_flag=True, help="Invert the whole list of transforms.")
 @overwrite_option
 @command_options
-def points(specs: tuple[str, ...], table: str, output: str, invert: bool, overwrite: bool) -> None:
+def points(
+    specs: tuple[str, ...],
+    table: str,
+    output: str,
+    reference: str | None,
+    moving: str | None,
+    invert: bool,
+    overwrite: bool,
+) -> None:
     """Carry points through transforms: out = T2(T1(point)), LPS mm as in ANTs; other columns are kept.
 
     \b
@@ -37,10 +54,9 @@ def points(specs: tuple[str, ...], table: str, output: str, invert: bool, overwr
     from r2reg.geometry.transforms import inverse_points, map_points
     from r2reg.io.files import check_output
     from r2reg.io.points import read_points, write_points
-    from r2reg.io.transforms import read_transform_list
 
     check_output(output, overwrite)
-    transforms = read_transform_list(specs)
+    transforms, _, _ = read_with_grids(specs, reference, moving)
     given = read_points(table, transforms[0].ndim)
     if invert:
         carried, residual = inverse_points(transforms, given.ras)

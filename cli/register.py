@@ -115,7 +115,7 @@ def register(
     from r2reg.registration.run import plan, register_files
 
     optional = {name: options.pop(name) for name in OPTIONAL}
-    options["formats"] = tuple(part for part in options["formats"].split(",") if part)
+    options["formats"] = tuple(part.strip() for part in options["formats"].split(",") if part.strip())
     options["guide"] = tuple(part for part in options["guide"].split(",") if part)
     config = RegisterConfig(**options)
     if dry_run:

@@ -24,36 +24,58 @@ TRANSFORM_HELP = (
 transforms_option = click.option(
     "-t", "--transform", "specs", multiple=True, required=True, metavar="T", help=TRANSFORM_HELP
 )
-moving_option = click.option("--moving", metavar="MOVING", help="Moving image, whose grid FSL's formats need.")
+moving_option = click.option("--moving", metavar="MOVING", help="Moving image, whose grid FSL's files and .lta need.")
+format_option = click.option(
+    "--format",
+    "tool",
+    type=click.Choice(["itk", "fsl", "afni"]),
+    default="itk",
+    show_default=True,
+    help="Whose .mat or .nii.gz OUT is.",
+)
 
 
-def reference_option(required: bool = False) -> Callable[[Command], Command]:
+def reference_option(
+    required: bool = False, text: str = "Fixed image, whose grid the output lies on."
+) -> Callable[[Command], Command]:
     """--reference, the fixed image."""
-    return click.option("--reference", required=required, metavar="FIXED", help="Image whose grid the output lies on.")
+    return click.option("--reference", required=required, metavar="FIXED", help=text)
 
 
 def output_options(function: Command) -> Command:
     """-o and --format of a command that writes a transform."""
     for option in (
-        click.option(
-            "--format",
-            "tool",
-            type=click.Choice(["itk", "fsl", "afni"]),
-            default="itk",
-            show_default=True,
-            help="Whose .mat or .nii.gz OUT is.",
-        ),
+        format_option,
         click.option("-o", "--output", required=True, metavar="OUT", help="File to write; the format by its ending."),
     ):
         function = option(function)
     return function
 
 
-def grid_of(image: str | None) -> Grid | None:
-    """The grid of an image, where one is named."""
-    from r2reg.io.images import read_reference
+def read_with_grids(
+    specs: Sequence[str], reference: str | None, moving: str | None
+) -> tuple[list[Transform], Grid | None, Grid | None]:
+    """The transforms of a list, and the grids of the images that are named: a slice is 2-D where the transforms are.
 
-    return read_reference(image).grid if image else None
+    Raises:
+        R2RegError: a file that cannot be used; FSL's file without both images.
+    """
+    from r2reg.errors import GridsNeededError, TransformError
+    from r2reg.io.images import read_reference
+    from r2reg.io.transforms import read_transform_list
+
+    def grid(image: str | None, ndim: int | None = None) -> Grid | None:
+        return read_reference(image, ndim=ndim).grid if image else None
+
+    fixed, other = grid(reference), grid(moving)
+    try:
+        transforms = read_transform_list(specs, fixed=fixed, moving=other)
+    except GridsNeededError as error:
+        raise TransformError(f"{error}, by --reference FIXED and --moving MOVING") from None
+    ndim = transforms[0].ndim
+    if any(known is not None and known.ndim != ndim for known in (fixed, other)):
+        fixed, other = grid(reference, ndim), grid(moving, ndim)
+    return transforms, fixed, other
 
 
 def warn_of_residual(residual: np.ndarray, what: str, where: np.ndarray | None = None) -> None:

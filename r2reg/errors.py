@@ -17,6 +17,10 @@ class TransformError(R2RegError):
     """A transform file cannot be read, written or applied."""
 
 
+class GridsNeededError(TransformError):
+    """A transform file says nothing of the world without the grids of both images."""
+
+
 class TableError(R2RegError):
     """A CSV file (cohort, pairs, points) is not what it should be."""
 

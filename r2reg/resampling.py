@@ -95,6 +95,10 @@ def invert_onto(transforms: Sequence[Transform], grid: Grid) -> tuple[list[Trans
     """
     if all(isinstance(t, Affine) for t in transforms):
         return [t.inverse() for t in reversed(transforms) if isinstance(t, Affine)], np.zeros(grid.shape)
+    if any(transform.ndim != grid.ndim for transform in transforms):
+        raise TransformError(
+            f"{transforms[0].ndim}-D transforms have no inverse on a {grid.ndim}-D grid; give one kind"
+        )
     inverse, residual = inverse_displacement(transforms, grid)
     return [inverse], residual
 

@@ -70,6 +70,9 @@ def prepare(
         raise OutputError(f"{output}: is not empty; give --overwrite or another folder")
     if root.resolve() == output.resolve() or output.resolve() in root.resolve().parents:
         raise OutputError(f"{output}: holds the data set itself; write into another folder")
+    foreign = [] if (output / MANIFEST).exists() else [name for name in OURS if (output / name).exists()]
+    if foreign:
+        raise OutputError(f"{output}: holds {foreign[0]} and no {MANIFEST}, so it is not ours; choose another folder")
     splits = split_people([scan.subject for scan in scans], about["split"], f"{name}:{seed}")
     with staging(output, OURS, last=MANIFEST) as folder:
         files: dict[str, dict[str, str]] = {}

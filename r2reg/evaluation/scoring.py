@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2reg.errors import R2RegError
+from r2reg.errors import ImageError, R2RegError, TableError
 from r2reg.geometry.transforms import Displacement, Transform
 from r2reg.threads import set_threads
 
@@ -60,13 +60,12 @@ def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[
         specs: transforms, see `read_transform_list`.
         labels: ids to score; default: all but 0.
     Returns:
-        As `score`, what cannot be known is absent; `inverse_residual_mm` always is.
+        As `score`, what cannot be known is absent; `inverse_residual_mm` always is. Folds are the first field's.
     Raises:
         R2RegError: files that cannot be read or used.
     """
     from r2reg.geometry.transforms import map_points
     from r2reg.io.images import read_image, read_labels, read_mask, read_reference
-    from r2reg.io.points import read_points
     from r2reg.io.transforms import read_transform_list
     from r2reg.metrics.points import tre_mm
     from r2reg.resampling import Resampler
@@ -77,21 +76,50 @@ def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[
     }
     transforms = read_transform_list(specs, **grids)
     found: dict[str, Any] = {}
-    mask = read_mask(files["fixed_mask"]).array if "fixed_mask" in files else None
-    if grids["fixed"] is not None and grids["moving"] is not None:
-        onto_fixed = Resampler(grids["fixed"], transforms)
-        if {"fixed", "moving"} <= files.keys():
-            found |= _likeness(read_image(files["fixed"]), read_image(files["moving"]), onto_fixed, mask)[0]
-        if {"fixed_labels", "moving_labels"} <= files.keys():
-            found |= _overlap(
-                read_labels(files["fixed_labels"]), read_labels(files["moving_labels"]), onto_fixed, labels
-            )
+    mask = read_mask(files["fixed_mask"]) if "fixed_mask" in files else None
+    if {"fixed", "moving"} <= files.keys():
+        fixed = read_image(files["fixed"])
+        within = None if mask is None else _mask_on(mask, fixed.grid)
+        found |= _likeness(fixed, read_image(files["moving"]), Resampler(fixed.grid, transforms), within)[0]
+    if {"fixed_labels", "moving_labels"} <= files.keys():
+        still = read_labels(files["fixed_labels"])
+        found |= _overlap(still, read_labels(files["moving_labels"]), Resampler(still.grid, transforms), labels)
     if {"fixed_points", "moving_points"} <= files.keys():
-        ndim = transforms[0].ndim if transforms else 3
-        fixed, moving = (read_points(files[f"{side}_points"], ndim).ras for side in ("fixed", "moving"))
-        found["tre_mm"] = tre_mm(map_points(transforms, fixed), moving)
+        ndims = [part.ndim for part in (*transforms, *grids.values()) if part is not None]
+        points = [_points(files[f"{side}_points"], ndims[0] if ndims else None) for side in ("fixed", "moving")]
+        found["tre_mm"] = tre_mm(map_points(transforms, points[0]), points[1])
     warp = next((part for part in transforms if isinstance(part, Displacement)), None)
-    return found if warp is None else found | _regularity(warp, grids["fixed"], mask)
+    if warp is None:
+        return found
+    return found | _regularity(warp, None if mask is None else _mask_on(mask, warp.grid))
+
+
+def _points(path: str, ndim: int | None) -> np.ndarray:
+    """(n, d) RAS mm; of unknown dimension 3-D where the file says so."""
+    from r2reg.io.points import read_points
+
+    try:
+        return read_points(path, ndim or 3).ras
+    except TableError:
+        if ndim is not None:
+            raise
+        return read_points(path, 2).ras
+
+
+def _mask_on(mask: Volume, grid: Grid) -> np.ndarray:
+    """A mask on another grid, by nearest neighbour.
+
+    Raises:
+        ImageError: nothing of it lies there.
+    """
+    from r2reg.resampling import resample
+
+    if mask.grid == grid:
+        return mask.array
+    found = resample(mask.with_array(mask.array.astype(np.uint8)), grid, [], "nearest", 0).astype(bool)
+    if not found.any():
+        raise ImageError(f"{mask.path}: does not overlap what it is to judge; give the fixed image's mask")
+    return found
 
 
 def _likeness(
@@ -115,10 +143,10 @@ def _overlap(fixed: Volume, moving: Volume, onto_fixed: Resampler, labels: Seque
     return {"dice": dice(fixed.array, carried, labels), "hd95_mm": distances}
 
 
-def _regularity(warp: Displacement, fixed: Grid | None, mask: np.ndarray | None) -> dict[str, Any]:
+def _regularity(warp: Displacement, mask: np.ndarray | None) -> dict[str, Any]:
     from r2reg.metrics.deformation import deformation_metrics
 
-    return deformation_metrics(warp.to_voxels(), mask if warp.grid == fixed else None)
+    return deformation_metrics(warp.to_voxels(), mask)
 
 
 def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = None) -> tuple[dict[str, Any], dict]:
@@ -157,7 +185,7 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
     if warp is None:
         found |= NO_DEFORMATION
     else:
-        found |= _regularity(warp, pair.fixed.grid, mask)
+        found |= _regularity(warp, mask if warp.grid == pair.fixed.grid else None)
         if inverse is not None:
             found["inverse_residual_mm"] = inverse_residual(warp, inverse)
     pictures = {

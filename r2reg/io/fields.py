@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -15,11 +16,18 @@ from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.images import NIFTI_SUFFIXES
 from r2reg.io.placement import affine_3d
 
+log = logging.getLogger("r2reg.io")
+
 Tool = Literal["itk", "fsl", "afni"]
 
 # NIfTI "displacement vector" and "vector": ITK turns only the first to LPS. AFNI's say nothing, and are LPS.
 INTENT_RAS, INTENT_LPS, INTENT_NONE = 1006, 1007, 0
 FLATTEST = 1e-4  # largest cosine between a voxel axis and the world's that AFNI does not call oblique
+
+
+def is_oblique(grid: Grid) -> bool:
+    """Whether an axis lies between the world's."""
+    return bool(np.sort(np.abs(grid.directions), axis=0)[:-1].max() > FLATTEST)
 
 
 def read_displacement(path: Path, moving: Grid | None = None) -> Displacement:
@@ -44,6 +52,8 @@ def read_displacement(path: Path, moving: Grid | None = None) -> Displacement:
             "(X, Y, 1, 1, 2) with intent 1007 (ITK, ANTs) or none (AFNI), or (X, Y, Z, 3) with intent 2006 (FSL)"
         )
     vectors = nifti.data(path, image).reshape(*shape[:ndim], ndim).astype(np.float32, copy=False)
+    if intent == INTENT_NONE and is_oblique(nifti.grid(path, image, ndim, stored_ndim=ndim)):
+        log.warning("%s: taken for AFNI's, but on an oblique grid, whose turn AFNI leaves out of account", path)
     if intent != INTENT_RAS:
         vectors = vectors * itk.lps_signs(ndim).astype(np.float32)
     return Displacement(nifti.grid(path, image, ndim, stored_ndim=ndim), vectors)
@@ -79,7 +89,9 @@ def write_displacement(path: Path | str, field: Displacement, tool: Tool = "itk"
         image.header.set_intent(fsl.INTENT_FIELD, name=fsl.RELATIVE, allow_unknown=True)
     elif tool == "itk":
         image.header.set_intent(INTENT_LPS, name="ITK displacement")
-    elif np.abs(np.sort(np.abs(field.grid.directions), axis=0)[:-1]).max() > FLATTEST:
+    elif d == 2:
+        raise TransformError(f"{path}: AFNI's fields are 3-D; write .nii.gz for ITK")
+    elif is_oblique(field.grid):
         raise TransformError(
             f"{path}: AFNI leaves an oblique grid's turn out of account; write it on a --reference along the axes"
         )

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from r2reg.errors import TransformError
+from r2reg.errors import GridsNeededError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.files import atomic_path
@@ -33,20 +33,21 @@ def read_lta(path: Path) -> Affine:
 
 
 def write_lta(path: Path, affine: Affine, fixed: Grid | None, moving: Grid | None) -> None:
-    """Write RAS-to-RAS, as mri_vol2vol reads it, with the geometries of the images that are known.
+    """Write RAS-to-RAS with the geometries of both images.
 
     Raises:
-        TransformError: 2-D. OutputError: it cannot be written.
+        GridsNeededError: without both. TransformError: 2-D. OutputError: it cannot be written.
     """
     from nitransforms.io.lta import FSLinearTransform, VolumeGeometry
 
     if affine.ndim != 3:
         raise TransformError(f"{path}: FreeSurfer's transforms are 3-D; write .mat for ITK")
+    if fixed is None or moving is None:
+        raise GridsNeededError(f"{path}: an .lta names the grids of both images; give --reference and --moving")
     written = FSLinearTransform.from_ras(affine.matrix)
     # nitransforms takes src for the fixed image; in FreeSurfer the matrix carries src, the moving image, to dst.
     for name, grid in (("src", moving), ("dst", fixed)):
-        if grid is not None:
-            image = SimpleNamespace(affine=grid.affine, shape=grid.shape)
-            written.structarr[name] = np.asanyarray(VolumeGeometry.from_image(image))
+        image = SimpleNamespace(affine=grid.affine, shape=grid.shape)
+        written.structarr[name] = np.asanyarray(VolumeGeometry.from_image(image))
     with atomic_path(path) as temporary:
         temporary.write_text(written.to_string(), encoding="ascii")

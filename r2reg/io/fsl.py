@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2reg.errors import TransformError
+from r2reg.errors import GridsNeededError, TransformError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.io.files import atomic_path
@@ -55,13 +55,13 @@ def read_flirt(path: Path, fixed: Grid | None, moving: Grid | None) -> Affine:
     """A matrix of FLIRT (moving's mm -> fixed's) as a map of fixed to moving points.
 
     Raises:
-        TransformError: without both grids it says nothing of the world; not 4 x 4 numbers.
+        GridsNeededError: without both grids. TransformError: not 4 x 4 numbers. GeometryError: singular.
     """
     matrix = _numbers(path)
     if matrix is None:
         raise TransformError(f"{path}: is no matrix of FLIRT; it holds other than 4 x 4 numbers")
     fixed, moving = both(path, fixed, moving)
-    return Affine(np.linalg.inv(ras_to_fsl(moving)) @ np.linalg.inv(matrix) @ ras_to_fsl(fixed))
+    return Affine(np.linalg.inv(ras_to_fsl(moving)) @ Affine(matrix).inverse().matrix @ ras_to_fsl(fixed))
 
 
 def write_flirt(path: Path, affine: Affine, fixed: Grid | None, moving: Grid | None) -> None:
@@ -114,9 +114,7 @@ def both(path: Path, fixed: Grid | None, moving: Grid | None) -> tuple[Grid, Gri
         TransformError: one is missing, or 2-D.
     """
     if fixed is None or moving is None:
-        raise TransformError(
-            f"{path}: FSL's transforms depend on the grids of both images; give --reference FIXED and --moving MOVING"
-        )
+        raise GridsNeededError(f"{path}: FSL's transforms depend on the grids of both images; name both")
     if fixed.ndim != 3 or moving.ndim != 3:
         raise TransformError(f"{path}: FSL's transforms are 3-D; write .nii.gz or .h5 for ITK")
     return fixed, moving

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2reg.errors import TransformError
+from r2reg.errors import GridsNeededError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Displacement
 from r2reg.io.files import atomic_path
@@ -19,10 +19,10 @@ def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Displacemen
     Args:
         moving: where not given, the moving image lies on fixed's grid, as the challenge's do.
     Raises:
-        TransformError: no grid, another shape, or not such a file.
+        GridsNeededError: no grid. TransformError: another shape, or not such a file.
     """
     if fixed is None:
-        raise TransformError(f"{path}: an .npz tells no grid; give --reference FIXED")
+        raise GridsNeededError(f"{path}: an .npz tells no grid; name the fixed image")
     try:
         with np.load(path, allow_pickle=False) as file:
             voxels = np.asarray(file[file.files[0]], dtype=np.float64)

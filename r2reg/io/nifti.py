@@ -40,7 +40,7 @@ def load(path: Path) -> Any:
         kind = nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(raw) else nibabel.Nifti1Image
         with imageglobals.LoggingOutputSuppressor():  # nibabel prints what it repairs past the log
             image = kind.from_bytes(raw)
-            _check_pixdim(raw, image.header)
+            check_pixdim(raw, image.header)
             return image
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -52,7 +52,7 @@ def load(path: Path) -> Any:
         ) from error
 
 
-def _check_pixdim(raw: bytes, header: Any) -> None:
+def check_pixdim(raw: bytes, header: Any) -> None:
     """nibabel turns a voxel size of 0 into 1 silently; an affine made from it would be invented."""
     stored = type(header).from_fileobj(io.BytesIO(raw), check=False)
     spatial = stored["pixdim"][1 : 1 + min(int(stored["dim"][0]), 3)]

@@ -15,7 +15,7 @@ import numpy as np
 from r2reg.errors import ImageError, OutputError
 from r2reg.geometry.grid import Grid
 from r2reg.io import nifti
-from r2reg.io.files import atomic_path, full_suffix
+from r2reg.io.files import CHUNK_BYTES, atomic_path, full_suffix
 from r2reg.io.images import NIFTI_SUFFIXES, VECTOR_INTENTS, Volume
 
 EXTENSIONS = 4  # bytes after the header, all zero: there are none
@@ -54,6 +54,8 @@ class Series:
                     if slope is not None and (slope, inter) != (1, 0):
                         array = array * np.float64(slope) + np.float64(inter)
                     yield Volume(array.reshape(self.grid.shape), self.grid, self.path, self.header)
+                while stream.read(CHUNK_BYTES):  # gzip's checksum stands at the end
+                    pass
         except (OSError, EOFError, zlib.error) as error:
             raise ImageError(f"{self.path}: cannot be read ({error}); the file is truncated, fetch it again") from None
 
@@ -71,6 +73,7 @@ def open_series(path: Path | str) -> Series | None:
         ImageError: a grid that cannot be used.
     """
     import nibabel
+    from nibabel import imageglobals
 
     path = Path(path)
     if full_suffix(path) not in NIFTI_SUFFIXES or not path.is_file():
@@ -79,7 +82,9 @@ def open_series(path: Path | str) -> Series | None:
         with _unpacked(path) as stream:
             head = stream.read(nibabel.Nifti2Header.sizeof_hdr)
         kind = nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(head) else nibabel.Nifti1Header
-        header = kind(head[: kind.sizeof_hdr])
+        with imageglobals.LoggingOutputSuppressor():
+            header = kind(head[: kind.sizeof_hdr])
+        nifti.check_pixdim(head, header)
     except Exception:  # whatever is wrong with it, `images` tells
         return None
     shape = header.get_data_shape()
@@ -107,7 +112,7 @@ def write_series(path: Path | str, volumes: Iterable[np.ndarray], like: Volume, 
                 header = _header(array, like, series)
                 stream.write(header.binaryblock + bytes(EXTENSIONS))
             if not np.can_cast(array.dtype, header.get_data_dtype()):
-                raise ImageError(f"{series.path}: its volumes need different types; save it as whole numbers")
+                raise ImageError(f"{series.path}: its volumes need different types; save it in an integer type")
             stream.write(array.astype(header.get_data_dtype(), copy=False).tobytes(order="F"))
 
 
@@ -116,7 +121,7 @@ def _header(first: np.ndarray, like: Volume, series: Series) -> Any:
     header.set_data_shape((*header.get_data_shape()[:3], series.count))
     header["pixdim"][4] = series.header["pixdim"][4]
     header["toffset"] = series.header["toffset"]
-    header.set_xyzt_units("mm", series.header.get_xyzt_units()[1])
+    header.set_xyzt_units(header.get_xyzt_units()[0], series.header.get_xyzt_units()[1])
     header["vox_offset"] = header.sizeof_hdr + EXTENSIONS
     header["magic"] = header.single_magic
     return header

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
 )
+OF_POINTS = ("Fiducial", "Line", "Curve", "ClosedCurve", "Angle")  # the others hold more than their points
 SIGNS = {"LPS": (1.0, 1.0, 1.0), "RAS": (-1.0, -1.0, 1.0), "1": (1.0, 1.0, 1.0), "0": (-1.0, -1.0, 1.0)}
 
 
@@ -28,9 +31,15 @@ def read_markups(path: Path) -> tuple[Array, list[str], Any]:
     Raises:
         TableError: not such a file, no points, points that are not placed.
     """
+    _check_there(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         (markup,) = document["markups"]
+        if markup.get("type", "Fiducial") not in OF_POINTS:
+            raise TableError(f"{path}: holds a {markup['type']}; give a list of points, or a line or curve")
+        unplaced = [p for p in markup["controlPoints"] if p.get("positionStatus", "defined") != "defined"]
+        if unplaced or any(not p["position"] for p in markup["controlPoints"]):
+            raise TableError(f"{path}: holds points that are not placed; place or remove them")
         signs = np.array(SIGNS[markup.get("coordinateSystem", "LPS")])
         points = [(point["position"], str(point.get("label", ""))) for point in markup["controlPoints"]]
         lps = np.array([position for position, _ in points], dtype=np.float64).reshape(len(points), 3) * signs
@@ -61,13 +70,14 @@ def read_fcsv(path: Path) -> tuple[Array, list[str], list[str]]:
     Raises:
         TableError: as `read_markups`.
     """
+    _check_there(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         signs, place = np.array(_fcsv_signs(lines)), _fcsv_columns(lines)
-        rows = [line.split(",") for line in lines if line.strip() and not line.startswith("#")]
+        rows = [_cells(line) for line in lines if line.strip() and not line.startswith("#")]
         lps = np.array([[float(row[place[axis]]) for axis in "xyz"] for row in rows]).reshape(len(rows), 3) * signs
         labels = [row[place["label"]] if place.get("label", len(row)) < len(row) else "" for row in rows]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, csv.Error) as error:
         raise TableError(f"{path}: is not a list of points that Slicer wrote ({error}); save it again") from None
     _check(path, lps)
     return lps, labels, lines
@@ -77,19 +87,35 @@ def write_fcsv(path: Path, lps: Array, labels: Sequence[str], lines: Sequence[st
     """Write a .fcsv, in the coordinates and columns of `lines` where they are given, else LPS."""
     if lines is None:
         head = ["# Markups fiducial file version = 4.11", "# CoordinateSystem = LPS", f"# columns = {COLUMNS}"]
-        lines = head + [f"{k + 1},0,0,0,0,0,0,1,1,1,0,{label.replace(',', ' ')},," for k, label in enumerate(labels)]
+        lines = head + [_line([str(k + 1), *"0000001110", label, "", ""]) for k, label in enumerate(labels)]
     signs, place = np.array(_fcsv_signs(lines)), _fcsv_columns(lines)
     rest = iter((lps * signs).tolist())
     written = []
     for line in lines:
         if line.strip() and not line.startswith("#"):
-            cells = line.split(",")
+            cells = _cells(line)
             for axis, value in zip("xyz", next(rest), strict=True):
                 cells[place[axis]] = repr(value + 0.0)
-            line = ",".join(cells)
+            line = _line(cells)
         written.append(line)
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(written) + "\n", encoding="utf-8")
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line]))
+
+
+def _line(cells: Sequence[str]) -> str:
+    """One line, quoted where it must be; a label of several lines becomes one."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="").writerow([" ".join(cell.splitlines()) for cell in cells])
+    return stream.getvalue()
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise TableError(f"{path}: no such file; check the path")
 
 
 def _settings(lines: Sequence[str]) -> dict[str, str]:

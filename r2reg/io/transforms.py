@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from r2reg.errors import GeometryError, ImageError, OutputError, TransformError
+from r2reg.errors import GeometryError, GridsNeededError, ImageError, OutputError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, Transform, as_displacement
 from r2reg.io import fsl, itk
@@ -71,6 +71,8 @@ def read_transforms(path: Path | str, *, fixed: Grid | None = None, moving: Grid
         return [_read_itk_field(path)]
     except ImageError as error:
         raise TransformError(str(error)) from error
+    except GridsNeededError:
+        raise
     except (GeometryError, TransformError) as error:
         message = str(error)
         raise TransformError(message if message.startswith(str(path)) else f"{path}: {message}") from error
@@ -102,15 +104,20 @@ def read_transform_list(
     Raises:
         TransformError: as `read_transforms`; transforms of different dimensions.
     """
+    grids = {"fixed": fixed, "moving": moving} if len(specs) == 1 else {}  # of a list's members nobody knows them
     parts: list[Transform] = []
     for spec in specs:
         match = INVERTED.fullmatch(spec.strip())
-        if match is None:
-            parts += read_transforms(spec, fixed=fixed, moving=moving)
-        elif match["flag"] == "1":
-            parts.append(read_affine(match["path"], fixed=fixed, moving=moving).inverse())
-        else:
-            parts += read_transforms(match["path"], fixed=fixed, moving=moving)
+        path, inverted = (spec, False) if match is None else (match["path"], match["flag"] == "1")
+        try:
+            parts += [read_affine(path, **grids).inverse()] if inverted else read_transforms(path, **grids)
+        except GridsNeededError as error:
+            if len(specs) == 1:
+                raise
+            raise TransformError(
+                f"{path}: depends on the grids of its own two images, which a list does not tell; "
+                "write it as .h5 by r2reg convert first"
+            ) from error
     if len({part.ndim for part in parts}) > 1:
         raise TransformError(f"{', '.join(specs)}: 2-D and 3-D transforms cannot be chained; give one kind")
     return parts
@@ -235,7 +242,10 @@ def sampled(path: Path | str, transforms: Sequence[Transform], fixed: Grid | Non
     if fixed is None and isinstance(first, Displacement):
         fixed = first.grid
     if fixed is None:
-        raise TransformError(f"{path}: holds one field; give --reference FIXED, on whose grid to sample the transforms")
+        raise TransformError(f"{path}: is sampled on a grid; give --reference FIXED")
+    if any(transform.ndim != fixed.ndim for transform in transforms):
+        kinds = f"{first.ndim}-D transforms and a {fixed.ndim}-D reference"
+        raise TransformError(f"{path}: cannot be made of {kinds}; give all in one dimension")
     if len(transforms) == 1 and isinstance(first, Displacement) and fixed == first.grid:
         return first
     return as_displacement(transforms, fixed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2reg.config import check_choice
+from r2reg.errors import GeometryError
 from r2reg.flow.reference import full_jacobian_determinant, slabs
 from r2reg.geometry.transforms import Displacement
 
@@ -19,6 +20,8 @@ def jacobian_map(displacement: Displacement, measure: str) -> np.ndarray:
             rotation, the angle of R in degrees; stretch, the eigenvalues of U, the largest first.
     Returns:
         (X, Y[, Z]) float32; of stretch (X, Y[, Z], d).
+    Raises:
+        GeometryError: an axis of one voxel.
     """
     check_choice("measure", measure, MEASURES)
     if measure in ("determinant", "log"):
@@ -28,6 +31,8 @@ def jacobian_map(displacement: Displacement, measure: str) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(determinant > 0, np.log(determinant), np.nan).astype(np.float32)
     shape, d = displacement.grid.shape, displacement.ndim
+    if min(shape) < 2:
+        raise GeometryError(f"a Jacobian needs 2 voxels along each axis. Received: {shape}")
     found = np.empty((*shape, d) if measure == "stretch" else shape, np.float32)
     for start, stop in slabs(shape):
         low, high = max(start - 1, 0), min(stop + 1, shape[0])
@@ -36,9 +41,9 @@ def jacobian_map(displacement: Displacement, measure: str) -> np.ndarray:
         if measure == "stretch":
             found[start:stop] = values
         else:
+            # Where it folds the factor is a reflection: the rotation left once the smallest stretch is turned.
+            left[..., -1] *= np.sign(np.linalg.det(left @ right))[..., None]
             rotation = left @ right
-            # Of a folded place the factor is a reflection: the rotation left of it once the smallest stretch is turned.
-            rotation = rotation * np.sign(np.linalg.det(rotation))[..., None, None]
             cosine = (np.trace(rotation, axis1=-2, axis2=-1) - (d - 2)) / 2
             found[start:stop] = np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))
     return found

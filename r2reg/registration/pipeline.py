@@ -162,7 +162,7 @@ def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarr
 def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
     """The affine that --init asks for: searched, or read from a file and used as it is."""
     if config.init not in get_args(Init):
-        return read_affine(config.init)
+        return given_affine(pair, config.init)
     fixed_mask, moving_mask = _masks(pair)
     return initial_affine(
         pair.fixed,

@@ -196,6 +196,9 @@ def test_nothing_is_lost_unasked(heart, tmp_path):
     with pytest.raises(OutputError, match="holds the data set itself"):
         prepare("acdc", heart, heart.parent, overwrite=True)
     assert (tmp_path / "out" / "mine.txt").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "out" / "images").mkdir()
+    with pytest.raises(OutputError, match=r"out: holds images and no manifest\.json, so it is not ours"):
+        prepare("acdc", heart, tmp_path / "out", overwrite=True)
 
 
 def test_a_second_run_replaces_the_first_and_nothing_else(heart, tmp_path, monkeypatch):

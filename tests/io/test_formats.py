@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from r2reg.errors import OutputError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement, map_points
-from r2reg.io.transforms import read_transforms, write_transforms
+from r2reg.io.transforms import read_transform_list, read_transforms, write_transforms
 
 ORIENTATIONS = {
     "RAS": np.eye(3),
@@ -157,15 +157,33 @@ def test_npz_moves_voxels_as_learn2reg_scores_it(case, tmp_path):
     np.testing.assert_allclose(np.moveaxis(there, 0, -1).reshape(-1, 3), expected, atol=1e-3)
 
 
-def test_what_a_format_cannot_hold(case, tmp_path):
+def test_fsl_stands_alone(case, tmp_path):
+    """In a list nobody knows which images it joins."""
     fixed, moving, warp, affine = case
+    write_transforms(tmp_path / "w.nii.gz", [warp], tool="fsl", fixed=fixed, moving=moving)
+    write_transforms(tmp_path / "a.mat", [affine], tool="fsl", fixed=fixed, moving=moving)
+    write_transforms(tmp_path / "d.npz", [warp], moving=moving)
+    grids = {"fixed": fixed, "moving": moving}
+    for name in ("w.nii.gz", "a.mat", "d.npz"):
+        assert len(read_transform_list([str(tmp_path / name)], **grids)) == 1
+        with pytest.raises(TransformError, match=f"{name}: depends on the grids of its own two images"):
+            read_transform_list([str(tmp_path / name), str(tmp_path / "a.mat")], **grids)
+    (tmp_path / "flat.mat").write_text("1 0 0 0\n0 1 0 0\n0 0 0 0\n0 0 0 1\n", encoding="ascii")
+    with pytest.raises(TransformError, match=r"flat.mat: the affine transform is singular"):
+        read_transforms(tmp_path / "flat.mat", **grids)
+
+
+def test_what_a_format_cannot_hold(case, tmp_path):
+    fixed, _, warp, affine = case
     for name, transforms, options, message in (
         ("a.mat", [warp], {}, "holds an affine alone"),
         ("a.lta", [affine, warp], {}, "holds an affine alone"),
+        ("a.lta", [affine], {"fixed": fixed}, "names the grids of both images"),
         ("w.nii.gz", [affine], {}, "give --reference FIXED"),
         ("w.npz", [affine], {}, "give --reference FIXED"),
-        ("w.nii.gz", [warp], {"tool": "fsl"}, "give --reference FIXED and --moving MOVING"),
-        ("a.mat", [affine], {"tool": "fsl", "fixed": fixed}, "give --reference FIXED and --moving MOVING"),
+        ("w.nii.gz", [warp], {"tool": "fsl"}, "depend on the grids of both images"),
+        ("a.mat", [affine], {"tool": "fsl", "fixed": fixed}, "depend on the grids of both images"),
+        ("w.nii.gz", [Affine(np.eye(3))], {"fixed": fixed}, "2-D transforms and a 3-D reference"),
     ):
         with pytest.raises(TransformError, match=message):
             write_transforms(tmp_path / name, transforms, **options)
@@ -173,10 +191,9 @@ def test_what_a_format_cannot_hold(case, tmp_path):
         with pytest.raises(OutputError, match=r"change the ending|end in|write a field"):
             write_transforms(tmp_path / name, [affine], **options)
     flat = Affine(np.eye(3))
-    for name, options in (("a.lta", {}), ("a.x5", {}), ("a.mat", {"tool": "fsl", "fixed": moving, "moving": moving})):
-        if name != "a.mat":
-            with pytest.raises(TransformError, match="3-D"):
-                write_transforms(tmp_path / name, [flat], **options)
+    for name in ("a.lta", "a.x5"):
+        with pytest.raises(TransformError, match="3-D"):
+            write_transforms(tmp_path / name, [flat])
     assert not list(tmp_path.iterdir())
 
 

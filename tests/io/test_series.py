@@ -65,7 +65,8 @@ def test_as_each_volume_alone(files, name, invert):
     assert out.header.get_zooms()[3] == pytest.approx(2.2)
     assert out.header.get_xyzt_units() == ("mm", "sec")
     for k in (0, 4):
-        apply(files, name, "one.nii.gz", "--volume", str(k), "--overwrite", *invert)
+        fill = ("--fill", str(float(smooth()[..., 0].min())))  # the first volume's minimum, for all
+        apply(files, name, "one.nii.gz", "--volume", str(k), "--overwrite", *fill, *invert)
         np.testing.assert_array_equal(
             out.dataobj[..., k], nibabel.load(files / "one.nii.gz").get_fdata(dtype=np.float32)
         )
@@ -84,6 +85,17 @@ def test_integers_scaling_and_byte_order(files):
     np.testing.assert_allclose(found, expected)
 
 
+def test_the_references_unit_stays(files):
+    image = nibabel.Nifti1Image(np.ones((6, 6, 6), np.float32), np.diag([2000.0, 1500, 3000, 1]))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, files / "fixed.nii.gz")
+    save(files / "s.nii.gz", smooth())
+    apply(files, "s.nii.gz", "out.nii.gz")
+    header = nibabel.load(files / "out.nii.gz").header
+    assert header.get_xyzt_units() == ("micron", "sec")
+    np.testing.assert_allclose(header.get_zooms(), (2000, 1500, 3000, 2.2))
+
+
 def test_what_is_no_series(files):
     save(files / "one.nii.gz", smooth(1))
     assert open_series(files / "one.nii.gz") is None
@@ -100,6 +112,11 @@ def test_a_truncated_series_leaves_nothing(files):
     told = apply(files, "s.nii.gz", "out.nii.gz", code=1)
     assert "the file is truncated" in told
     assert not [path for path in files.iterdir() if "out" in path.name]
+    save(files / "s.nii.gz", smooth())
+    content = (files / "s.nii.gz").read_bytes()
+    for cut in (content[:-6], content[:-8] + bytes(4) + content[-4:]):  # no checksum, a wrong one
+        (files / "s.nii.gz").write_bytes(cut)
+        assert "cannot be read" in apply(files, "s.nii.gz", "out.nii.gz", code=1)
     save(files / "t.nii", smooth())
     content = (files / "t.nii").read_bytes()
     (files / "t.nii").write_bytes(content[:-100])

@@ -78,6 +78,13 @@ def test_the_rest_stays(files):
         ("a.mrk.json", '{"markups": [{"controlPoints": []}]}', "holds no points"),
         ("a.mrk.json", '{"markups": [{"controlPoints": [{"position": [1, 2, NaN]}]}]}', "are not placed"),
         ("a.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}', "is not a list of points"),
+        ("a.mrk.json", '{"markups": [{"controlPoints": [{"position": ""}]}]}', "are not placed"),
+        (
+            "a.mrk.json",
+            '{"markups": [{"controlPoints": [{"position": [0, 0, 0], "positionStatus": "undefined"}]}]}',
+            "are not placed",
+        ),
+        ("a.mrk.json", '{"markups": [{"type": "Plane", "controlPoints": []}]}', "holds a Plane"),
         ("a.fcsv", "# CoordinateSystem = LPS\n", "holds no points"),
         ("a.fcsv", "# CoordinateSystem = IJK\n1,2,3,4\n", "is not a list of points that Slicer wrote"),
         ("a.fcsv", "1,2\n", "is not a list of points that Slicer wrote"),
@@ -90,6 +97,20 @@ def test_what_cannot_be_used(tmp_path, name, content, message):
     assert str(caught.value).startswith(str(tmp_path / name))
     with pytest.raises(TableError, match="3-D"):
         read_points(tmp_path / name, 2)
+
+
+def test_labels_with_commas_and_lines(files):
+    text = FCSV.replace(",AC,", ',"a, b",')
+    (files / "q.fcsv").write_text(text, encoding="utf-8")
+    points = read_points(files / "q.fcsv", 3)
+    assert points.labels == ["a, b", "PC"]
+    write_points(files / "same.fcsv", points)
+    assert (files / "same.fcsv").read_text(encoding="utf-8") == text
+    (files / "n.csv").write_text('label,x,y,z\n"two\nlines",1,2,3\n', encoding="utf-8")
+    write_points(files / "n.fcsv", read_points(files / "n.csv", 3))
+    assert read_points(files / "n.fcsv", 3).labels == ["two lines"]
+    with pytest.raises(TableError, match="no such file"):
+        read_points(files / "none.fcsv", 3)
 
 
 def test_points_outside_are_kept_and_named(files):

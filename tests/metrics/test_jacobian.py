@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from r2reg.errors import GeometryError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, as_displacement
 from r2reg.metrics.jacobian import jacobian_map
@@ -39,7 +40,12 @@ def test_of_an_affine_in_the_world(ndim):
 def test_where_a_map_folds_there_is_no_logarithm():
     folded = field(np.diag([-0.5, 1.0, 1.0]))
     assert np.isnan(jacobian_map(folded, "log")).all()
-    assert np.isfinite(jacobian_map(folded, "rotation")).all()
+    for ndim in (2, 3):
+        turned = field(turn(30) @ np.diag([2.0, -0.5, 1.5] if ndim == 2 else [2.0, 1.5, -0.5]), ndim)
+        np.testing.assert_allclose(jacobian_map(turned, "rotation"), 30, atol=0.01)
+    thin = as_displacement([Affine(np.eye(4))], Grid((5, 5, 1), np.eye(4)))
+    with pytest.raises(GeometryError, match="2 voxels along each axis"):
+        jacobian_map(thin, "rotation")
 
 
 def test_slabs_make_no_difference(monkeypatch):
