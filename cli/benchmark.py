@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from r2reg.cli.common import Numbers, command_options, json_option, many_jobs_options
+from r2reg.cli.common import command_options, json_option, labels_option, many_jobs_options
 
 EXAMPLE = """\b
 Example:
@@ -23,7 +23,7 @@ METHODS_HELP = (
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="REPORT", help="Folder.")
 @click.option("--method", "methods", multiple=True, required=True, metavar="NAME", help=METHODS_HELP)
-@click.option("--labels", metavar="freesurfer|IDS", help="Labels to score, such as 2,3,4.  [default: all but 0]")
+@labels_option
 @click.option("--baseline", metavar="NAME", help="Method that tables compare with.  [default: the first]")
 @click.option(
     "--margin", type=click.FloatRange(0, min_open=True), default=0.01, show_default=True, help="TOST's, Dice."
@@ -37,7 +37,7 @@ def benchmark(
     pairs: Path,
     output: Path,
     methods: tuple[str, ...],
-    labels: str | None,
+    labels: tuple[int, ...] | None,
     baseline: str | None,
     margin: float,
     repeats: int,
@@ -56,18 +56,14 @@ def benchmark(
     """
     from r2reg.evaluation.benchmark import benchmark as run_benchmark
     from r2reg.evaluation.comparison import summarise
-    from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
 
-    ids = None
-    if labels:
-        ids = FREESURFER_STRUCTURES if labels == "freesurfer" else Numbers(int).convert(labels, None, None)
     run_benchmark(
         *(pairs, output, methods),
         jobs=jobs,
         scheduler=scheduler,
         threads=threads,
         repeats=repeats,
-        labels=ids,
+        labels=labels,
         keep=keep,
         resume=resume,
         overwrite=overwrite,

@@ -97,6 +97,23 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 80,96,112", param, ctx)
 
 
+class Labels(click.ParamType):
+    """Ids of labels, or the name of a list of them."""
+
+    name = "labels"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Text -> ids."""
+        from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
+
+        return FREESURFER_STRUCTURES if value == "freesurfer" else Numbers(int).convert(value, param, ctx)
+
+
+labels_option = click.option(
+    "--labels", type=Labels(), metavar="freesurfer|IDS", help="Labels to score, such as 2,3,4.  [default: all but 0]"
+)
+
+
 def many_jobs_options(function: Command) -> Command:
     """How a table of registrations is worked off: --jobs, --scheduler, --threads, --resume, --overwrite."""
     for option in (

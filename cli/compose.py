@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import moving_option, output_options, read_with_grids, reference_option, transforms_option
-
-log = logging.getLogger("r2reg")
+from r2reg.cli.transforms import (
+    moving_option,
+    output_options,
+    read_with_grids,
+    reference_option,
+    transforms_option,
+    write_output,
+)
 
 
 @click.command()
@@ -33,10 +36,9 @@ def compose(
       r2reg compose -t "[a.mat,1]" -t b.mat -o both.mat
     """
     from r2reg.io.files import check_output
-    from r2reg.io.transforms import composed, write_transforms
+    from r2reg.io.transforms import composed
 
     check_output(output, overwrite)
     transforms, fixed, other = read_with_grids(specs, reference, moving)
     one = composed(output, transforms, fixed)
-    write_transforms(output, [one], tool=tool, fixed=fixed, moving=other)  # type: ignore[arg-type]
-    log.info("wrote %s", output)
+    write_output(output, [one], tool, fixed, other)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import format_option, moving_option, read_with_grids, reference_option
-
-log = logging.getLogger("r2reg")
+from r2reg.cli.transforms import format_option, moving_option, read_with_grids, reference_option, write_output
 
 
 @click.command()
@@ -26,7 +22,7 @@ def convert(source: str, target: str, reference: str | None, moving: str | None,
     \b
       .mat .tfm .txt    affine for ITK and ANTs; .mat for FLIRT with --format fsl
       .nii.gz .nii      displacement field for ITK and ANTs, or with --format for AFNI or FSL
-      .h5               composite for ITK, ANTs and Slicer
+      .h5               composite for ITK and ANTs
       .x5               X5 (BIDS' draft)
       .lta              affine for FreeSurfer
       .npz              displacement in voxels, Learn2Reg's layout
@@ -39,9 +35,7 @@ def convert(source: str, target: str, reference: str | None, moving: str | None,
       r2reg convert run/forward.h5 fsl_warp.nii.gz --format fsl --reference fixed.nii.gz --moving moving.nii.gz
     """
     from r2reg.io.files import check_output
-    from r2reg.io.transforms import write_transforms
 
     check_output(target, overwrite)
     transforms, fixed, other = read_with_grids([source], reference, moving)
-    write_transforms(target, transforms, tool=tool, fixed=fixed, moving=other)  # type: ignore[arg-type]
-    log.info("wrote %s", target)
+    write_output(target, transforms, tool, fixed, other)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from r2reg.cli.common import Numbers, command_options, json_option
+from r2reg.cli.common import command_options, json_option, labels_option
 from r2reg.cli.transforms import TRANSFORM_HELP
 
 PAIRED = ("labels", "points")
@@ -27,10 +27,10 @@ TITLES = {
 @click.option("--fixed-points", metavar="FILE", help="Points in the fixed image, row by row with the moving ones.")
 @click.option("--moving-points", metavar="FILE", help="Points in the moving image.")
 @click.option("--fixed-mask", metavar="MAP", help="Where images and fields are judged.")
-@click.option("--labels", metavar="freesurfer|IDS", help="Labels to score, such as 2,3,4.  [default: all but 0]")
+@labels_option
 @json_option
 @command_options
-def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given: str | None) -> None:
+def evaluate(specs: tuple[str, ...], labels: tuple[int, ...] | None, as_json: bool, **given: str | None) -> None:
     """Score what is given, after T2(T1(x)) or as it lies: Dice and 95th percentile Hausdorff distance of labels,
     distances of points, likeness of images, folds of the first field.
 
@@ -41,7 +41,6 @@ def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given:
       r2reg evaluate --fixed-points fixed.csv --moving-points moved.csv --json
     """
     from r2reg.errors import GridsNeededError, TransformError
-    from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
     from r2reg.evaluation.scoring import evaluate as scores_of
 
     files = {name: path for name, path in given.items() if path}
@@ -51,11 +50,8 @@ def evaluate(specs: tuple[str, ...], labels: str | None, as_json: bool, **given:
             raise click.UsageError(f"{option} and {option.replace('fixed', 'moving')} go together")
     if not specs and not any({f"fixed{kind}", f"moving{kind}"} <= files.keys() for kind in ("", "_labels", "_points")):
         raise click.UsageError("nothing to score: give transforms with -t, or two images, label maps or point lists")
-    ids = None
-    if labels:
-        ids = FREESURFER_STRUCTURES if labels == "freesurfer" else Numbers(int).convert(labels, None, None)
     try:
-        found = scores_of(files, specs, ids)
+        found = scores_of(files, specs, labels)
     except GridsNeededError as error:
         raise TransformError(f"{error}, by --fixed and --moving") from None
     if not found:

@@ -16,6 +16,7 @@ from r2reg.cli.transforms import (
     reference_option,
     transforms_option,
     warn_of_residual,
+    write_output,
 )
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def invert(
     from r2reg.geometry.transforms import Displacement
     from r2reg.io.files import check_output
     from r2reg.io.itk import lps_signs
-    from r2reg.io.transforms import write_transforms
     from r2reg.resampling import invert_onto
 
     check_output(output, overwrite)
@@ -67,7 +67,7 @@ def invert(
         inverse, residual = invert_onto(transforms, onto)
         worst = onto.index_to_ras(np.array(np.unravel_index(residual.argmax(), residual.shape), dtype=float))
         warn_of_residual(residual, "voxels", worst * lps_signs(onto.ndim))
-    write_transforms(output, inverse, tool=tool, fixed=grid, moving=fixed)  # type: ignore[arg-type]
+    write_output(output, inverse, tool, grid, fixed)
     found = {name: float(value) for name, value in zip(("mean", "p99", "max"), _summary(residual), strict=True)}
     told = f"{output}: residual, mm: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items())
     click.echo(json.dumps({"residual_mm": found}) if as_json else told)

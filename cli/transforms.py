@@ -78,6 +78,27 @@ def read_with_grids(
     return transforms, fixed, other
 
 
+def write_output(
+    path: str, transforms: Sequence[Transform], tool: str, fixed: Grid | None, moving: Grid | None
+) -> None:
+    """Write a transform in the format of its ending, and say so.
+
+    Raises:
+        R2RegError: what the format cannot hold; FSL's file or .lta without both images.
+    """
+    from typing import cast
+
+    from r2reg.errors import GridsNeededError, TransformError
+    from r2reg.io.fields import Tool
+    from r2reg.io.transforms import write_transforms
+
+    try:
+        write_transforms(path, transforms, tool=cast(Tool, tool), fixed=fixed, moving=moving)
+    except GridsNeededError as error:
+        raise TransformError(f"{error}, by --reference FIXED and --moving MOVING") from None
+    log.info("wrote %s", path)
+
+
 def warn_of_residual(residual: np.ndarray, what: str, where: np.ndarray | None = None) -> None:
     """Say how many inverted points miss, by how much (mm) and where the worst is (LPS mm)."""
     missed = int((residual > INVERSE_TOLERANCE_MM).sum())

@@ -125,7 +125,7 @@ def test_heavy_imports_stand_inside_functions(module: str) -> None:
     assert loaded & (HEAVY | BACKENDS) <= allowed
 
 
-@pytest.mark.parametrize("command", ["apply", "points"])
+@pytest.mark.parametrize("command", ["apply", "points", "invert", "compose", "convert", "jacobian", "models"])
 def test_commands_without_a_network_reach_no_backend(command: str) -> None:
     """Over every import, inside functions too: they start in a fraction of a second."""
     reached, ahead = set(), {"r2reg", "r2reg.cli", f"r2reg.cli.{command}"}

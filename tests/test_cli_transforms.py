@@ -110,6 +110,9 @@ def test_fsl_is_inverted_with_its_own_images(files):
     assert "name both, by --reference FIXED and --moving MOVING" in run(
         files, "invert", "-t", "flirt.mat", "-o", "x.mat", code=1
     )
+    for name, options in (("x.lta", ()), ("x.mat", ("--format", "fsl"))):
+        told = run(files, "convert", "affine", name, *options, code=1)
+        assert "name both, by --reference FIXED and --moving MOVING" in told
     (files / "q.csv").write_text("x,y,z\n1,2,3\n", encoding="utf-8")
     run(files, "points", "-t", "flirt.mat", *grids, "-i", "q.csv", "-o", "by_fsl.csv")
     run(files, "points", "-t", "affine", "-i", "q.csv", "-o", "by_itk.csv")

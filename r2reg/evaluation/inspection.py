@@ -13,6 +13,7 @@ import numpy as np
 from r2reg.config import Branch, TrainConfig
 from r2reg.errors import ModelError
 from r2reg.flow import reference
+from r2reg.geometry.grid import identity_points
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
@@ -127,7 +128,7 @@ def converged_flow(velocities: Sequence[np.ndarray], steps: int = FINE_STEPS) ->
     """
     each = -(-steps // len(velocities))
     h = 1 / (each * len(velocities))
-    start = reference.identity_points(velocities[0].shape[:-1])
+    start = identity_points(velocities[0].shape[:-1])
     points = start
     for velocity in velocities:
         for _ in range(each):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2reg.errors import ImageError, R2RegError, TableError
+from r2reg.errors import R2RegError, TableError
 from r2reg.geometry.transforms import Displacement, Transform
 from r2reg.threads import set_threads
 
@@ -65,33 +65,38 @@ def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[
         R2RegError: files that cannot be read or used.
     """
     from r2reg.geometry.transforms import map_points
-    from r2reg.io.images import read_image, read_labels, read_mask, read_reference
+    from r2reg.io.images import read_image, read_labels, read_mask
     from r2reg.io.transforms import read_transform_list
     from r2reg.metrics.points import tre_mm
+    from r2reg.registration.pair import on_grid
     from r2reg.resampling import Resampler
 
+    readers = {"": read_image, "_labels": read_labels, "_mask": read_mask}
+    kinds = {f"{side}{kind}": read for side in ("fixed", "moving") for kind, read in readers.items()}
+    given = {name: read(files[name]) for name, read in kinds.items() if name in files}
     grids = {
-        side: next((read_reference(files[n]).grid for n in (side, f"{side}_labels") if n in files), None)
+        side: next((given[name].grid for name in (side, f"{side}_labels") if name in given), None)
         for side in ("fixed", "moving")
     }
     transforms = read_transform_list(specs, **grids)
+
+    def mask_on(grid: Grid) -> np.ndarray | None:
+        return on_grid(given["fixed_mask"], grid, "fixed_mask").array if "fixed_mask" in given else None
+
     found: dict[str, Any] = {}
-    mask = read_mask(files["fixed_mask"]) if "fixed_mask" in files else None
-    if {"fixed", "moving"} <= files.keys():
-        fixed = read_image(files["fixed"])
-        within = None if mask is None else _mask_on(mask, fixed.grid)
-        found |= _likeness(fixed, read_image(files["moving"]), Resampler(fixed.grid, transforms), within)[0]
-    if {"fixed_labels", "moving_labels"} <= files.keys():
-        still = read_labels(files["fixed_labels"])
-        found |= _overlap(still, read_labels(files["moving_labels"]), Resampler(still.grid, transforms), labels)
+    if {"fixed", "moving"} <= given.keys():
+        fixed = given["fixed"]
+        onto_fixed = Resampler(fixed.grid, transforms)
+        found |= _likeness(fixed, given["moving"], onto_fixed, mask_on(fixed.grid))[0]
+    if {"fixed_labels", "moving_labels"} <= given.keys():
+        still = given["fixed_labels"]
+        found |= _overlap(still, given["moving_labels"], Resampler(still.grid, transforms), labels)
     if {"fixed_points", "moving_points"} <= files.keys():
         ndims = [part.ndim for part in (*transforms, *grids.values()) if part is not None]
         points = [_points(files[f"{side}_points"], ndims[0] if ndims else None) for side in ("fixed", "moving")]
         found["tre_mm"] = tre_mm(map_points(transforms, points[0]), points[1])
     warp = next((part for part in transforms if isinstance(part, Displacement)), None)
-    if warp is None:
-        return found
-    return found | _regularity(warp, None if mask is None else _mask_on(mask, warp.grid))
+    return found if warp is None else found | _regularity(warp, mask_on(warp.grid))
 
 
 def _points(path: str, ndim: int | None) -> np.ndarray:
@@ -104,22 +109,6 @@ def _points(path: str, ndim: int | None) -> np.ndarray:
         if ndim is not None:
             raise
         return read_points(path, 2).ras
-
-
-def _mask_on(mask: Volume, grid: Grid) -> np.ndarray:
-    """A mask on another grid, by nearest neighbour.
-
-    Raises:
-        ImageError: nothing of it lies there.
-    """
-    from r2reg.resampling import resample
-
-    if mask.grid == grid:
-        return mask.array
-    found = resample(mask.with_array(mask.array.astype(np.uint8)), grid, [], "nearest", 0).astype(bool)
-    if not found.any():
-        raise ImageError(f"{mask.path}: does not overlap what it is to judge; give the fixed image's mask")
-    return found
 
 
 def _likeness(

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from r2reg.errors import GeometryError
+from r2reg.geometry.grid import identity_points
 from r2reg.threads import in_threads
 
 Result = TypeVar("Result")
@@ -32,11 +33,6 @@ def as_field(displacement: np.ndarray) -> np.ndarray:
     if field.ndim not in (3, 4) or field.shape[-1] != field.ndim - 1:
         raise GeometryError(f"a displacement is (X, Y, 2) or (X, Y, Z, 3). Received: shape={field.shape}")
     return field if field.dtype in (np.float32, np.float64) else field.astype(np.float64)
-
-
-def identity_points(shape: tuple[int, ...]) -> np.ndarray:
-    """(X, Y[, Z], d) float64, the index of each voxel."""
-    return np.stack(np.meshgrid(*[np.arange(n, dtype=np.float64) for n in shape], indexing="ij"), axis=-1)
 
 
 def sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:

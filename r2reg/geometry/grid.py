@@ -132,6 +132,11 @@ def canonical_axes(grid: Grid) -> tuple[list[int], list[bool]]:
     return list(order), [bool(grid.directions[w, a] < 0) for w, a in enumerate(order)]
 
 
+def identity_points(shape: tuple[int, ...]) -> Array:
+    """(X, Y[, Z], d) float64, the index of each voxel."""
+    return np.stack(np.meshgrid(*[np.arange(n, dtype=np.float64) for n in shape], indexing="ij"), axis=-1)
+
+
 def index_map(source: Grid, target: Grid, ras_map: Array | None = None) -> Array:
     """(d+1, d+1) matrix: index on `source` -> RAS -> `ras_map` (default: identity) -> index on `target`."""
     world = np.eye(source.ndim + 1) if ras_map is None else ras_map

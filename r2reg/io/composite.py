@@ -17,7 +17,7 @@ COMPOSITE_SUFFIXES = (".h5", ".hdf5")
 
 
 def write_composite(path: Path | str, transforms: Sequence[Transform]) -> None:
-    """Write a list of transforms, the first acts first, as ITK, ANTs and Slicer read it; fields as float32.
+    """Write a list of transforms, the first acts first, as ITK and ANTs read it; fields as float32.
 
     Raises:
         OutputError: another ending, or a file that cannot be written.

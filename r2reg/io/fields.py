@@ -22,6 +22,11 @@ Tool = Literal["itk", "fsl", "afni"]
 
 # NIfTI "displacement vector" and "vector": ITK turns only the first to LPS. AFNI's say nothing, and are LPS.
 INTENT_RAS, INTENT_LPS, INTENT_NONE = 1006, 1007, 0
+INTENTS: dict[Tool, tuple[int, tuple[()], str]] = {
+    "itk": (INTENT_LPS, (), "ITK displacement"),
+    "fsl": (fsl.INTENT_FIELD, (), fsl.RELATIVE),
+    "afni": (INTENT_NONE, (), ""),
+}
 FLATTEST = 1e-4  # largest cosine between a voxel axis and the world's that AFNI does not call oblique
 
 
@@ -52,11 +57,12 @@ def read_displacement(path: Path, moving: Grid | None = None) -> Displacement:
             "(X, Y, 1, 1, 2) with intent 1007 (ITK, ANTs) or none (AFNI), or (X, Y, Z, 3) with intent 2006 (FSL)"
         )
     vectors = nifti.data(path, image).reshape(*shape[:ndim], ndim).astype(np.float32, copy=False)
-    if intent == INTENT_NONE and is_oblique(nifti.grid(path, image, ndim, stored_ndim=ndim)):
+    grid = nifti.grid(path, image, ndim, stored_ndim=ndim)
+    if intent == INTENT_NONE and is_oblique(grid):
         log.warning("%s: taken for AFNI's, but on an oblique grid, whose turn AFNI leaves out of account", path)
     if intent != INTENT_RAS:
         vectors = vectors * itk.lps_signs(ndim).astype(np.float32)
-    return Displacement(nifti.grid(path, image, ndim, stored_ndim=ndim), vectors)
+    return Displacement(grid, vectors)
 
 
 def write_displacement(path: Path | str, field: Displacement, tool: Tool = "itk", moving: Grid | None = None) -> None:
@@ -76,6 +82,12 @@ def write_displacement(path: Path | str, field: Displacement, tool: Tool = "itk"
     if full_suffix(path) not in NIFTI_SUFFIXES:
         raise OutputError(f"{path}: a displacement field is written as .nii.gz or .nii; change the ending")
     d = field.ndim
+    if tool == "afni" and d == 2:
+        raise TransformError(f"{path}: AFNI's fields are 3-D; write .nii.gz for ITK")
+    if tool == "afni" and is_oblique(field.grid):
+        raise TransformError(
+            f"{path}: AFNI leaves an oblique grid's turn out of account; write it on a --reference along the axes"
+        )
     if tool == "fsl":
         vectors = np.asfortranarray(fsl.to_fsl(path, field, moving))
     else:
@@ -85,16 +97,7 @@ def write_displacement(path: Path | str, field: Displacement, tool: Tool = "itk"
     image = nibabel.Nifti1Image(vectors, affine_3d(field.grid))
     image.set_sform(image.affine, code="scanner")
     image.set_qform(image.affine, code="scanner")
-    if tool == "fsl":
-        image.header.set_intent(fsl.INTENT_FIELD, name=fsl.RELATIVE, allow_unknown=True)
-    elif tool == "itk":
-        image.header.set_intent(INTENT_LPS, name="ITK displacement")
-    elif d == 2:
-        raise TransformError(f"{path}: AFNI's fields are 3-D; write .nii.gz for ITK")
-    elif is_oblique(field.grid):
-        raise TransformError(
-            f"{path}: AFNI leaves an oblique grid's turn out of account; write it on a --reference along the axes"
-        )
+    image.header.set_intent(*INTENTS[tool], allow_unknown=True)
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nifti.save(temporary, image)

@@ -12,8 +12,6 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.files import atomic_path
 
-RAS_TO_RAS = 1
-
 
 def read_lta(path: Path) -> Affine:
     """The map of fixed to moving points of a file in which src is the moving image and dst the fixed one.
@@ -43,7 +41,7 @@ def write_lta(path: Path, affine: Affine, fixed: Grid | None, moving: Grid | Non
     if affine.ndim != 3:
         raise TransformError(f"{path}: FreeSurfer's transforms are 3-D; write .mat for ITK")
     if fixed is None or moving is None:
-        raise GridsNeededError(f"{path}: an .lta names the grids of both images; give --reference and --moving")
+        raise GridsNeededError(f"{path}: an .lta names the grids of both images; name both")
     written = FSLinearTransform.from_ras(affine.matrix)
     # nitransforms takes src for the fixed image; in FreeSurfer the matrix carries src, the moving image, to dst.
     for name, grid in (("src", moving), ("dst", fixed)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from r2reg.errors import GridsNeededError, TransformError
-from r2reg.geometry.grid import Array, Grid
+from r2reg.geometry.grid import Array, Grid, identity_points
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.io.files import atomic_path
 
@@ -65,10 +65,10 @@ def read_flirt(path: Path, fixed: Grid | None, moving: Grid | None) -> Affine:
 
 
 def write_flirt(path: Path, affine: Affine, fixed: Grid | None, moving: Grid | None) -> None:
-    """Write a matrix as FLIRT does, to be used with `flirt -applyxfm -init` or `applywarp --postmat`.
+    """Write a matrix as FLIRT does, for `flirt -applyxfm -init`.
 
     Raises:
-        TransformError: without both grids. OutputError: it cannot be written.
+        GridsNeededError: without both grids. OutputError: it cannot be written.
     """
     fixed, moving = both(path, fixed, moving)
     matrix = ras_to_fsl(fixed) @ np.linalg.inv(affine.matrix) @ np.linalg.inv(ras_to_fsl(moving))
@@ -83,20 +83,20 @@ def from_fsl(path: Path, vectors: np.ndarray, grid: Grid, moving: Grid | None, n
         name: of its intent; RELATIVE: it holds displacements. Otherwise that is guessed as FSL's tools do.
     """
     grid, moving = both(path, grid, moving)
-    index = np.moveaxis(np.indices(grid.shape, dtype=np.float64), 0, -1)
-    here = _apply(index_to_fsl(grid), index)
+    index = identity_points(grid.shape)
+    here = Affine(index_to_fsl(grid)).map_points(index)
     values: Array = np.array(vectors, dtype=np.float64)
     there = values if name != RELATIVE and _looks_absolute(values, here) else here + values
-    ras = _apply(np.linalg.inv(ras_to_fsl(moving)).astype(np.float64), there)
+    ras = Affine(ras_to_fsl(moving)).inverse().map_points(there)
     return Displacement(grid, (ras - grid.index_to_ras(index)).astype(np.float32))
 
 
 def to_fsl(path: Path, field: Displacement, moving: Grid | None) -> np.ndarray:
     """(X, Y, Z, 3) float32: what `applywarp --rel` adds to the fixed image's mm to get the moving image's."""
     grid, moving = both(path, field.grid, moving)
-    index = np.moveaxis(np.indices(grid.shape, dtype=np.float64), 0, -1)
-    here = _apply(index_to_fsl(grid), index)
-    found = _apply(ras_to_fsl(moving), grid.index_to_ras(index) + field.vectors.astype(np.float64)) - here
+    index = identity_points(grid.shape)
+    here = Affine(index_to_fsl(grid)).map_points(index)
+    found = Affine(ras_to_fsl(moving)).map_points(grid.index_to_ras(index) + field.vectors.astype(np.float64)) - here
     if _looks_absolute(found, here):
         log.warning("%s: FSL's tools will take its displacements for places: give --rel to applywarp", path)
     return found.astype(np.float32)
@@ -111,14 +111,10 @@ def both(path: Path, fixed: Grid | None, moving: Grid | None) -> tuple[Grid, Gri
     """Both grids.
 
     Raises:
-        TransformError: one is missing, or 2-D.
+        GridsNeededError: one is missing. TransformError: 2-D.
     """
     if fixed is None or moving is None:
         raise GridsNeededError(f"{path}: FSL's transforms depend on the grids of both images; name both")
     if fixed.ndim != 3 or moving.ndim != 3:
         raise TransformError(f"{path}: FSL's transforms are 3-D; write .nii.gz or .h5 for ITK")
     return fixed, moving
-
-
-def _apply(matrix: Array, points: Array) -> Array:
-    return points @ matrix[:-1, :-1].T + matrix[:-1, -1]

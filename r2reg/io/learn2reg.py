@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from r2reg.errors import GridsNeededError, TransformError
-from r2reg.geometry.grid import Grid
+from r2reg.geometry.grid import Grid, identity_points
 from r2reg.geometry.transforms import Displacement
 from r2reg.io.files import atomic_path
 
@@ -30,7 +30,7 @@ def read_npz(path: Path, fixed: Grid | None, moving: Grid | None) -> Displacemen
         raise TransformError(f"{path}: is not an .npz of one array ({error}); write it again") from None
     if voxels.shape != (fixed.ndim, *fixed.shape):
         raise TransformError(f"{path}: has shape {voxels.shape}, the reference asks for {(fixed.ndim, *fixed.shape)}")
-    index = np.moveaxis(np.indices(fixed.shape, dtype=np.float64), 0, -1)
+    index = identity_points(fixed.shape)
     there = (moving or fixed).index_to_ras(index + np.moveaxis(voxels, 0, -1))
     return Displacement(fixed, (there - fixed.index_to_ras(index)).astype(np.float32))
 
@@ -41,7 +41,7 @@ def write_npz(path: Path, field: Displacement, moving: Grid | None) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    index = np.moveaxis(np.indices(field.grid.shape, dtype=np.float64), 0, -1)
+    index = identity_points(field.grid.shape)
     there = (moving or field.grid).ras_to_index(field.grid.index_to_ras(index) + field.vectors)
     with atomic_path(path) as temporary:
         # Its name in the file is arr_0, which the challenge's evaluation looks up.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from r2reg.errors import OutputError, TransformError
-from r2reg.geometry.grid import Grid
+from r2reg.geometry.grid import Grid, identity_points
 from r2reg.geometry.transforms import Affine, Displacement, Transform
 from r2reg.io.files import atomic_path
 
@@ -46,7 +46,7 @@ def _transform(node: object) -> Transform:
     grid = Grid(tuple(int(n) for n in domain.size), np.asarray(domain.mapping))
     values = values.reshape(*grid.shape, grid.ndim)
     if representation == "deformations":
-        values = values - grid.index_to_ras(np.moveaxis(np.indices(grid.shape, dtype=np.float64), 0, -1))
+        values = values - grid.index_to_ras(identity_points(grid.shape))
     return Displacement(grid, values.astype(np.float32))
 
 

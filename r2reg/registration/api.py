@@ -36,18 +36,18 @@ def register(moving: Image, fixed: Image, **options: Any) -> RegistrationResult:
     Raises:
         R2RegError: one line.
     """
-    given = {name: options.pop(name) for name in OPTIONAL if options.get(name) is not None}
-    settings = {name: value for name, value in options.items() if name not in OPTIONAL}
-    try:
-        config = RegisterConfig(**settings)
-    except TypeError:
-        known = (*OPTIONAL, *RegisterConfig.__dataclass_fields__)
-        wrong = ", ".join(name for name in settings if name not in known)
-        raise ConfigError(f"register has no option {wrong}; options are {', '.join(known)}") from None
+    known = (*OPTIONAL, *RegisterConfig.__dataclass_fields__)
+    wrong = [name for name in options if name not in known]
+    if wrong:
+        raise ConfigError(f"register has no option {', '.join(wrong)}; options are {', '.join(known)}")
+    given = {name: options.pop(name) for name in OPTIONAL if name in options}
+    config = RegisterConfig(**options)
     set_threads(config.threads)
     images: dict[str, Any] = {"moving": as_volume(moving, name="moving"), "fixed": as_volume(fixed, name="fixed")}
     extra: dict[str, Any] = {}
     for name, value in given.items():
+        if value is None:
+            continue
         kind = name.split("_")[1]
         if kind == "points":
             extra[name] = _points(value, images[name.split("_")[0]].grid.ndim)

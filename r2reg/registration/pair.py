@@ -109,12 +109,17 @@ def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | No
             volume = read_labels(path, ndim=ndim) if kind == "labels" else read_mask(path, ndim=ndim)
             if volume.grid.ndim != ndim:
                 raise ImageError(f"{path}: is {volume.grid.ndim}-D, the {image} image {ndim}-D; give its own {kind}")
-            extra[name] = _on_grid(volume, images[image].grid, name)
+            extra[name] = on_grid(volume, images[image].grid, name)
     paths = (Path(moving), Path(fixed), *given.values())
     return Pair(**images, **extra, paths=paths)  # type: ignore[arg-type]
 
 
-def _on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
+def on_grid(volume: Volume, grid: Grid, name: str) -> Volume:
+    """Labels or a mask on a grid, by nearest neighbour where they lie on another.
+
+    Raises:
+        ImageError: nothing of it lies there; `name`, such as fixed_mask, says what it is.
+    """
     if volume.grid == grid:
         return Volume(volume.array, grid, volume.path, volume.header)
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array

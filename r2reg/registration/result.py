@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from r2reg.config import Format
+from r2reg.config import Format, RegisterConfig
 from r2reg.geometry.transforms import Affine, Displacement, Transform
 from r2reg.io.nifti import new_image
 from r2reg.io.objects import Image, as_volume
@@ -43,8 +43,10 @@ class RegistrationResult:
     jacobian: np.ndarray
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Path | str, *, overwrite: bool = False, formats: Sequence[Format] = ("itk", "h5")) -> None:
-        """Write all of it into a folder, as `r2reg register` does.
+    def save(
+        self, folder: Path | str, *, overwrite: bool = False, formats: Sequence[Format] = RegisterConfig.formats
+    ) -> None:
+        """Write it into a folder as `r2reg register` does; metrics.json without times, versions and the command.
 
         Raises:
             OutputError: a result is there already, or the folder cannot be written.

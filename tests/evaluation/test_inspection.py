@@ -5,13 +5,13 @@ import pytest
 from scipy.linalg import expm
 
 from r2reg.evaluation.inspection import converged_flow
-from r2reg.flow import reference
+from r2reg.geometry.grid import identity_points
 
 
 def linear_field(matrix, shape):
     """x -> A (x - c), voxels per unit time."""
     centre = (np.array(shape) - 1) / 2
-    return (reference.identity_points(shape) - centre) @ matrix.T
+    return (identity_points(shape) - centre) @ matrix.T
 
 
 @pytest.mark.parametrize("parts", [1, 3])

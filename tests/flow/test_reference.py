@@ -9,13 +9,14 @@ import pytest
 
 from r2reg.errors import GeometryError
 from r2reg.flow import reference
+from r2reg.geometry.grid import identity_points
 
 SHAPES = [(7, 9), (6, 8, 7)]
 
 
 def linear_field(shape, matrix):
     """u(x) = matrix x, so that x -> (I + matrix) x."""
-    return reference.identity_points(shape) @ np.asarray(matrix).T
+    return identity_points(shape) @ np.asarray(matrix).T
 
 
 def random_field(shape, scale, seed=0):
@@ -25,7 +26,7 @@ def random_field(shape, scale, seed=0):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_warp_of_a_linear_ramp_is_the_ramp_at_the_image_points(shape):
     slope = np.arange(1.0, len(shape) + 1)
-    ramp = reference.identity_points(shape) @ slope
+    ramp = identity_points(shape) @ slope
     field = np.clip(random_field(shape, 0.3), -0.5, 0.5)
     inner = (slice(1, -1),) * len(shape)
     # Linear interpolation is exact on a ramp away from the clamped border.
@@ -58,7 +59,7 @@ def test_inner_acts_first(shape):
     inner = np.zeros((*shape, ndim))
     inner[..., 0] = 1
     outer = np.zeros((*shape, ndim))
-    outer[..., 1] = reference.identity_points(shape)[..., 0]
+    outer[..., 1] = identity_points(shape)[..., 0]
     assert reference.compose(outer, inner)[2, 3, ..., 1].min() == 3
     assert reference.compose(inner, outer)[2, 3, ..., 1].max() == 2
 
@@ -93,7 +94,7 @@ def brute_force(field):
     """The determinants voxel by voxel from corner positions, with LAPACK's determinant."""
     ndim = field.ndim - 1
     padded = np.pad(field, [(1, 1)] * ndim + [(0, 0)], mode="edge")
-    padded = padded + reference.identity_points(padded.shape[:-1])
+    padded = padded + identity_points(padded.shape[:-1])
     diagonals = [(1, 1, 0), (0, 1, 1), (1, 0, 1)]
 
     def edge(p, offset):

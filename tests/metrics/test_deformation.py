@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from r2reg.errors import GeometryError
-from r2reg.flow.reference import full_jacobian_determinant, identity_points
-from r2reg.geometry.grid import Grid
+from r2reg.flow.reference import full_jacobian_determinant
+from r2reg.geometry.grid import Grid, identity_points
 from r2reg.geometry.transforms import Displacement
 from r2reg.metrics import deformation
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual

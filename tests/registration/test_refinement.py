@@ -9,7 +9,7 @@ from r2reg.flow import reference
 from r2reg.flow.diffeomorphism import Diffeomorphism
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import warp
-from r2reg.geometry.grid import Grid
+from r2reg.geometry.grid import Grid, identity_points
 from r2reg.losses.steering import steering
 from r2reg.registration.refinement import (
     PLATEAU_STEPS,
@@ -30,7 +30,7 @@ from r2reg.registration.refinement import (
 
 
 def blob(shape, center, width=4.0):
-    places = reference.identity_points(shape)
+    places = identity_points(shape)
     image = np.exp(-np.sum((places - np.array(center)) ** 2, axis=-1) / (2 * width**2))
     return ops.convert_to_tensor(image[None, ..., None].astype("float32"))
 
@@ -165,7 +165,7 @@ def test_the_force_is_the_same_in_millimetres():
     grid = Grid((60, 20), np.diag([1.0, 3.0, 1.0]))
 
     def round_blob(center):
-        places = grid.index_to_ras(reference.identity_points(grid.shape))
+        places = grid.index_to_ras(identity_points(grid.shape))
         image = np.exp(-np.sum((places - np.array(center)) ** 2, axis=-1) / (2 * 8.0**2))
         return ops.convert_to_tensor(image[None, ..., None].astype("float32"))
 
@@ -204,7 +204,7 @@ def test_carrying_to_another_grid_keeps_the_world_displacement():
     slope = np.array([[0.1, 0.05, 0], [0, -0.1, 0.02], [0.03, 0, 0.1]])
 
     def in_voxels(grid):
-        ras = grid.index_to_ras(reference.identity_points(grid.shape))
+        ras = grid.index_to_ras(identity_points(grid.shape))
         return (ras @ slope.T @ np.linalg.inv(grid.affine[:3, :3]).T)[None].astype("float32")
 
     carried = carry_displacement(ops.convert_to_tensor(in_voxels(source)), source, target)
