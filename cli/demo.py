@@ -50,6 +50,7 @@ def table(metrics: dict, output: Path) -> str:
     lines += [
         f"folded voxels {deformation['folds']}, digital folds {deformation['digital_folds']}; "
         f"registered in {seconds['total']:.0f} s",
+        f"look at {output}/out/report.html",
         f"data, model and result are in {output}; apply the result to another image with",
         f"  r2reg apply -t {output}/out/warp.nii.gz -t {output}/out/affine.mat --reference "
         f"{output}/data/fixed.nii.gz -i {output}/data/moving.nii.gz -o moved_again.nii.gz",

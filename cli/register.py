@@ -89,7 +89,9 @@ class RefineType(click.ParamType):
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads.  [default: all; 1 for the affine]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--deterministic", is_flag=True, help="Ask for run-to-run identical results.")
-@click.option("--report/--no-report", default=False, help="This version writes no report.html.")
+@click.option(
+    "--report/--no-report", default=True, show_default=True, help="Write report.html, to look at in a browser."
+)
 @click.option("--formats", default="itk,h5", show_default=True, help="Of the transforms: any of itk,h5,x5,fsl.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
 @overwrite_option
@@ -108,7 +110,7 @@ def register(
     """Find the smooth, invertible map that carries MOVING onto FIXED.
 
     Writes moved image, transforms that ANTs and ITK read (warp.nii.gz, affine.mat, inverse_warp.nii.gz), the
-    Jacobian and metrics.json into the folder OUT.
+    Jacobian, metrics.json and report.html, a page to look at, into the folder OUT.
     """
     from r2reg.config import RegisterConfig
     from r2reg.registration.pair import OPTIONAL
@@ -123,9 +125,7 @@ def register(
         click.echo(json.dumps(planned, indent=2))
         return
     log = logging.getLogger("r2reg")
-    if report:
-        log.warning("--report: this version writes no report.html")
-    metrics = register_files(moving, fixed, output, config, optional=optional, overwrite=overwrite)
+    metrics = register_files(moving, fixed, output, config, optional=optional, overwrite=overwrite, report=report)
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
     elif log.isEnabledFor(logging.INFO):
@@ -148,7 +148,8 @@ def summary(metrics: dict[str, Any], output: Path) -> str:
         f"folds {deformation['folds']}, NDV {deformation['ndv_percent']:.4g} %, SDlogJ {deformation['sdlogj']:.3f}, "
         f"inverse residual p99 {deformation['inverse_residual_mm']['p99']:.3f} mm, {metrics['seconds']['total']:.1f} s"
     )
-    return "\n".join([*lines, f"written to {output}"])
+    page = output / "report.html"
+    return "\n".join([*lines, f"written to {output}" + (f"; look at {page}" if page.exists() else "")])
 
 
 def _number(value: float | None) -> str:

@@ -24,3 +24,14 @@ def write_nifti() -> Callable[..., None]:
         image.to_filename(path)
 
     return write
+
+
+@pytest.fixture
+def left_only_a_report():
+    """left_only_a_report(folder): what a registration that failed leaves, and nothing half-written."""
+
+    def check(folder):
+        assert [path.name for path in folder.iterdir()] == ["report.html"]
+        assert "Failed" in (folder / "report.html").read_text(encoding="utf-8")
+
+    return check

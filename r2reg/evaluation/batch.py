@@ -20,6 +20,7 @@ from r2reg.evaluation.processes import R2REG, last_line
 from r2reg.evaluation.results import folder_name
 from r2reg.io.files import content_sha256
 from r2reg.io.tables import Pair, read_pairs
+from r2reg.report.registration import PAGE
 from r2reg.threads import processors
 
 log = logging.getLogger("r2reg")
@@ -57,6 +58,8 @@ class Whole:
         try:
             metrics = json.loads((scratch / "out" / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            if (scratch / "out" / PAGE).exists():
+                (scratch / "out" / PAGE).replace(self.folder / PAGE)
             raise R2RegError(f"left no metrics.json: {last_line(scratch / LOG_FILE)}") from None
         for old in self.folder.iterdir():
             if old.is_file() and old.name != RESULT_FILE:

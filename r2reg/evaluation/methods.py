@@ -140,7 +140,7 @@ class R2Reg:
         command = [*R2REG, "register", str(pair.moving), str(pair.fixed), "-o", str(folder), "--overwrite"]
         for option, mask in (("--moving-mask", pair.moving_mask), ("--fixed-mask", pair.fixed_mask)):
             command += [option, str(mask)] if mask else []
-        return [*command, "--model", self.model, "--formats", "itk", "--threads", str(threads), *self.options]
+        return [*command, "--model", self.model, *LEAN, "--threads", str(threads), *self.options]
 
     def identity(self) -> dict[str, Any]:
         """With the model's digest and r2reg's version."""
@@ -153,6 +153,7 @@ class R2Reg:
         return found
 
 
+LEAN = ("--formats", "itk", "--no-report")  # what is judged, and nothing else
 KNOWN = (
     f"identity, affine, {', '.join(PEERS)}, r2reg, a model's name or folder, each of the last two with "
     f"+{', +'.join(LEVELS)}, and NAME=OPTIONS of `r2reg register`"

@@ -151,7 +151,7 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
     Returns:
         {dice, hd95_mm, tre_mm: {"mean", ...}; mse, ncc, lncc; folds, ndv_percent, digital_folds, jacobian_min,
         jacobian_max, sdlogj; inverse_residual_mm: {"mean", "p99", "max"}}; what cannot be known is absent.
-        fixed_PLANE and moved_PLANE -> (H, W) uint8, see `report.slices`.
+        fixed_PLANE and moved_PLANE -> (H, W) uint8, see `report.views`.
     Raises:
         R2RegError: files that cannot be read or used.
     """
@@ -159,7 +159,7 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
     from r2reg.metrics.deformation import inverse_residual
     from r2reg.metrics.points import tre_mm
     from r2reg.registration.pair import read_pair
-    from r2reg.report.slices import middle, slices
+    from r2reg.report.views import grey, slices, views
     from r2reg.resampling import Resampler
 
     pair = read_pair(**files)
@@ -178,9 +178,9 @@ def score(files: dict[str, str], folder: Path, labels: Sequence[int] | None = No
         if inverse is not None:
             found["inverse_residual_mm"] = inverse_residual(warp, inverse)
     pictures = {
-        f"{name}_{plane}": picture
+        f"{name}_{plane}": grey(slices(pair.fixed.with_array(image), view))[0]
+        for plane, view in views(shown["fixed"], pair.fixed.grid).items()
         for name, image in shown.items()
-        for plane, picture in slices(image, pair.fixed.grid, middle(shown["fixed"])).items()
     }
     return found, pictures
 

@@ -39,8 +39,19 @@ def normalise(
         array = array.astype(np.uint8)  # percentiles subtract
     if not np.isfinite(array).all():
         raise ImageError(f"{name}: holds NaN or infinite voxels; replace them first")
-    values = array.ravel() if mask is None else _masked(array, mask, name)
-    low, high = _robust_bounds(values, name) if clip is None else _clip_bounds(values, clip, name)
+    return scale(array, intensity_bounds(array if mask is None else _masked(array, mask, name), clip, name=name))
+
+
+def intensity_bounds(
+    array: np.ndarray, clip: tuple[float, float] | None = None, *, name: str = "image"
+) -> tuple[float, float]:
+    """What becomes 0 and what becomes 1, see `normalise`."""
+    return _robust_bounds(array.ravel(), name) if clip is None else _clip_bounds(array.ravel(), clip, name)
+
+
+def scale(array: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """float32, linear between two bounds and clipped outside."""
+    low, high = bounds
     scaled = array.astype(np.float32)
     scaled -= np.float32(low)
     scaled *= np.float32(1 / (high - low))

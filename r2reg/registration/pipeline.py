@@ -89,6 +89,7 @@ def register(
         moved_labels=after.labels,
         moved_points=after.points,
         jacobian=(jacobian * np.linalg.det(affine.matrix[:-1, :-1])).astype(np.float32),
+        config=config,
         metrics=metrics | {"model": found.model},
     )
 

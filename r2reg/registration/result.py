@@ -30,6 +30,7 @@ class RegistrationResult:
         moved_labels: on fixed's grid, of the labels' dtype, or None.
         moved_points: fixed's points in moving space, (n, d) RAS mm, or None.
         jacobian: (X, Y[, Z]) float32, determinant of affine and warp.
+        config: how it was found.
         metrics: the content of metrics.json but for what the command adds.
     """
 
@@ -41,12 +42,22 @@ class RegistrationResult:
     moved_labels: np.ndarray | None
     moved_points: np.ndarray | None
     jacobian: np.ndarray
+    config: RegisterConfig
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def save(
-        self, folder: Path | str, *, overwrite: bool = False, formats: Sequence[Format] = RegisterConfig.formats
+        self,
+        folder: Path | str,
+        *,
+        overwrite: bool = False,
+        formats: Sequence[Format] | None = None,
+        report: bool = True,
     ) -> None:
         """Write it into a folder as `r2reg register` does; metrics.json without times, versions and the command.
+
+        Args:
+            formats: of the transforms, see `RegisterConfig`; default: its own.
+            report: write report.html as well.
 
         Raises:
             OutputError: a result is there already, or the folder cannot be written.
@@ -55,8 +66,8 @@ class RegistrationResult:
 
         check_folder(Path(folder), overwrite)
         with output_staging(Path(folder)) as staging:
-            write_result(self, staging, formats)
-            write_metrics(self.metrics, staging)
+            pictures = write_result(self, staging, formats, report)
+            write_metrics({**self.metrics, "config": self.config.to_dict()}, staging, pictures)
 
     def apply(
         self, image: Image, interpolation: str = "linear", *, invert: bool = False, fill: float | None = None

@@ -8,17 +8,21 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
 from r2reg.config import RegisterConfig
+from r2reg.errors import R2RegError
 from r2reg.geometry.grid import Grid
-from r2reg.io.files import content_sha256
+from r2reg.io.files import content_sha256, staging
+from r2reg.io.images import Volume
 from r2reg.preprocessing.affine.initial import Init
 from r2reg.registration.clock import Clock
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import check_init, check_request, load_fitting_model, peak_memory_bytes, register
-from r2reg.registration.writing import check_folder, output_staging, write_metrics, write_result
+from r2reg.registration.writing import METRICS_FILE, check_folder, output_staging, write_metrics, write_result
+from r2reg.report.registration import PAGE, write_failure
 from r2reg.startup import start_backend, versions
 from r2reg.threads import processors, set_threads
 
@@ -40,15 +44,17 @@ def register_files(
     *,
     optional: Mapping[str, Path | None] | None = None,
     overwrite: bool = False,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Register two files and write the run folder.
 
     Args:
         optional: paths of labels, masks and points by the names of `pair.OPTIONAL`.
+        report: write report.html as well, also of a failure unless the folder holds an earlier result.
     Returns:
         The content of metrics.json.
     Raises:
-        R2RegError: one line; nothing is left in the folder.
+        R2RegError: one line; nothing but a report is left in the folder.
     """
     began = time.perf_counter()
     set_threads(config.threads)
@@ -56,31 +62,38 @@ def register_files(
     check_init(config.init)
     check_folder(folder, overwrite)
     clock = Clock()
-    with clock.stage("load"):
-        pair = read_pair(moving, fixed, **(optional or {}))
-        given = [*pair.paths, *(Path(p) for p in [config.init] if p not in get_args(Init))]
-        inputs = {str(path): content_sha256(path) for path in given}
+    known: dict[str, Any] = {"seconds": clock.seconds, "command": shlex.join(sys.argv), "versions": versions()}
+    images: dict[str, Volume] = {}
 
     def start() -> None:
         if config.transform == "flow":
             with clock.stage("backend"):
                 start_backend(config.device, config.threads, config.deterministic, config.seed)
 
-    result = register(pair, config, clock, start)
-    with output_staging(folder) as temporary:
-        with clock.stage("write"):
-            write_result(result, temporary, config.formats)
+    def metrics() -> dict[str, Any]:
         seconds = dict.fromkeys(("load", "affine", "network", "refine", "write"), 0.0) | clock.seconds
-        metrics = result.metrics | {
-            "seconds": seconds | {"total": time.perf_counter() - began},
-            "peak_memory_bytes": peak_memory_bytes(),
-            **_environment(config),
-            "config": config.to_dict(),
-            "command": shlex.join(sys.argv),
-            "inputs": inputs,
-        }
-        written = write_metrics(metrics, temporary)
-    return written
+        seconds["total"] = time.perf_counter() - began
+        memory = {"peak_memory_bytes": peak_memory_bytes()}
+        how = {**_environment(config), "config": config.to_dict()}
+        return result.metrics | known | {"seconds": seconds} | memory | how
+
+    try:
+        with clock.stage("load"):
+            pair = read_pair(moving, fixed, **(optional or {}))
+            images |= {"moving": pair.moving, "fixed": pair.fixed}
+            given = [*pair.paths, *(Path(p) for p in [config.init] if p not in get_args(Init))]
+            known["inputs"] = {str(path): content_sha256(path) for path in given}
+        result = register(pair, config, clock, start)
+        with output_staging(folder) as temporary:
+            with clock.stage("write"):
+                pictures = write_result(result, temporary, report=report)
+            return write_metrics(metrics(), temporary, pictures)
+    except Exception as error:
+        if report and not (folder / METRICS_FILE).exists():
+            reason = " ".join(str(error).split()) or type(error).__name__
+            with suppress(R2RegError), staging(folder, [PAGE]) as temporary:  # the first error is what counts
+                write_failure(temporary, reason, known, images)
+        raise
 
 
 def _environment(config: RegisterConfig) -> dict[str, Any]:
@@ -93,7 +106,7 @@ def _environment(config: RegisterConfig) -> dict[str, Any]:
         gpu = config.device != "cpu" and backend.devices()["gpu"] > 0
         found = {"backend": keras.backend.backend(), "device": "gpu" if gpu else "cpu"}
     threads = config.threads or processors()
-    return {**found, "threads": threads, "versions": versions(), "seed": config.seed}
+    return {**found, "threads": threads, "seed": config.seed}
 
 
 def plan(

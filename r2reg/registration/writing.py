@@ -21,6 +21,7 @@ from r2reg.io.images import write_image
 from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_transforms
 from r2reg.registration.result import RegistrationResult
+from r2reg.report.registration import PAGE, Registered, draw, write_report
 from r2reg.threads import in_threads
 
 METRICS_FILE = "metrics.json"
@@ -34,6 +35,7 @@ FILES = (
     *(f"{way}.{suffix}" for way in ("forward", "inverse") for suffix in ("h5", "x5")),
     *(f"{way}_fsl.nii.gz" for way in ("forward", "inverse")),
     "moved_points.csv",
+    PAGE,
     METRICS_FILE,
 )
 SCHEMA_VERSION = 1
@@ -45,7 +47,7 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         OutputError: a finished result is there already, or the folder cannot be made or written.
     """
-    there = [name for name in FILES if (folder / name).exists()]
+    there = [name for name in FILES if (folder / name).exists() and name != PAGE]  # of a failure that is all there is
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[-1]}; give --overwrite to replace what is there, or another folder")
     with output_staging(folder):
@@ -57,8 +59,48 @@ def output_staging(folder: Path) -> AbstractContextManager[Path]:
     return staging(folder, FILES, last=METRICS_FILE)
 
 
-def write_result(result: RegistrationResult, folder: Path, formats: Sequence[Format] = ("itk",)) -> None:
-    """Write everything but metrics.json, and the transforms in other formats, too; see FILES."""
+def write_result(
+    result: RegistrationResult, folder: Path, formats: Sequence[Format] | None = None, report: bool = True
+) -> dict[str, Any]:
+    """Write every file of a run folder but metrics.json and the report, see FILES.
+
+    Args:
+        formats: of the transforms; default: those of the result's configuration.
+    Returns:
+        The report's pictures, drawn meanwhile; none without a report.
+    """
+    pictures: dict[str, Any] = {}
+    tasks = [lambda: pictures.update(draw(_registered(result)))] if report else []
+    in_threads(lambda task: task(), [*tasks, *_writers(result, folder, formats or result.config.formats)])
+    return pictures
+
+
+def write_metrics(metrics: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> dict[str, Any]:
+    """Write metrics.json, and the report where there are pictures for it; return what is in metrics.json."""
+    written: dict[str, Any] = _plain({"schema_version": SCHEMA_VERSION, **metrics})
+    (folder / METRICS_FILE).write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if pictures:
+        write_report(folder, pictures, written)
+    return written
+
+
+def _registered(result: RegistrationResult) -> Registered:
+    pair = result.pair
+    return Registered(
+        fixed=pair.fixed,
+        moving=pair.moving,
+        affine=result.affine,
+        warp=result.warp,
+        moved=result.moved,
+        jacobian=result.jacobian,
+        fixed_labels=pair.fixed_labels.array if pair.fixed_labels else None,
+        moved_labels=result.moved_labels,
+        clip=result.config.clip,
+    )
+
+
+def _writers(result: RegistrationResult, folder: Path, formats: Sequence[Format]) -> list[Callable[[], None]]:
+    """What writes images and transforms, each to be run once, in any order."""
     fixed = result.pair.fixed
     images = {"moved": result.moved, "moved_labels": result.moved_labels, "jacobian": result.jacobian}
     fields = {"warp": result.warp, "inverse_warp": result.inverse_warp}
@@ -79,20 +121,15 @@ def write_result(result: RegistrationResult, folder: Path, formats: Sequence[For
                 tool: Tool = "fsl" if name == "fsl" else "itk"
                 path = folder / (f"{way}_fsl.nii.gz" if name == "fsl" else f"{way}.{name}")
                 tasks.append(partial(write_transforms, path, transforms, tool=tool, fixed=of, moving=to))
-    in_threads(lambda task: task(), tasks)
-    write_affine(folder / "affine.mat", result.affine)
+    tasks.append(partial(write_affine, folder / "affine.mat", result.affine))
     if result.moved_points is not None and result.pair.fixed_points is not None:
-        write_points(folder / "moved_points.csv", result.pair.fixed_points.moved_to(result.moved_points))
-
-
-def write_metrics(metrics: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write metrics.json and return its content; a number that does not exist (NaN) becomes null."""
-    content = {"schema_version": SCHEMA_VERSION, **_plain(metrics)}
-    (folder / METRICS_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return content
+        moved = result.pair.fixed_points.moved_to(result.moved_points)
+        tasks.append(partial(write_points, folder / "moved_points.csv", moved))
+    return tasks
 
 
 def _plain(value: Any) -> Any:
+    """As JSON holds it; a number that does not exist (NaN) becomes null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2reg import __version__
-from r2reg.io.files import atomic_path
-from r2reg.report import figures
+from r2reg.report import figures, page
 
 if TYPE_CHECKING:
     import pandas
@@ -42,8 +41,6 @@ def write_page(
             are the worst.
         summary: sentences. notes: what is behind the figures.
     """
-    import jinja2
-
     done = frame[frame["status"] == "done"]
     plots = {}
     for column, (title, _, _) in scores.items():
@@ -52,10 +49,9 @@ def write_page(
             plots[title] = figures.box_plot({m: v for m, v in values.items() if v}, title)
     first = next(iter(scores))
     title, _, more = scores[first]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("r2reg.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    content = environment.get_template(TEMPLATE).render(
+    return page.write_page(
+        folder / PAGE,
+        TEMPLATE,
         version=__version__,
         summary=summary,
         tables=tables,
@@ -69,9 +65,6 @@ def write_page(
         failed=frame[frame["status"] != "done"][["id", "method", "reason"]].to_dict("records"),
         notes=notes,
     )
-    with atomic_path(folder / PAGE) as path:
-        path.write_text(content, encoding="utf-8")
-    return folder / PAGE
 
 
 def cases(

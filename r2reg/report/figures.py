@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can tell apart; markers tell the methods apart as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 MARKERS = "osD^vP*X"
+DIVERGING = "PuOr"
+JPEG_QUALITY = 75
 LABELS_SHOWN = 60  # of a label plot; more would be unreadable
 
 
@@ -118,6 +120,52 @@ def png(picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     imsave(buffer, picture, format="png", cmap="gray", vmin=0, vmax=255)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def mosaic(pictures: np.ndarray, kind: Literal["JPEG", "PNG"]) -> str:
+    """(n, H, W) uint8 below each other as one picture, a data URL; JPEG for greys, PNG where each value counts."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"quality": JPEG_QUALITY} if kind == "JPEG" else {"optimize": True}
+    Image.fromarray(np.ascontiguousarray(pictures.reshape(-1, pictures.shape[-1]))).save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def diverging_colours() -> list[list[int]]:
+    """256 colours for -1 to 1, which colour-blind readers can tell apart: orange, white, purple."""
+    from matplotlib import colormaps
+
+    table: list[list[int]] = colormaps[DIVERGING].resampled(256)(np.arange(256), bytes=True)[:, :3].tolist()
+    return table
+
+
+def jacobian_bar(doublings: float) -> str:
+    """The colours of a Jacobian from 2^-doublings to 2^doublings."""
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Normalize
+
+    figure, axes = _figure(5, 0.7)
+    bar = Colorbar(axes, cmap=DIVERGING, norm=Normalize(-doublings, doublings), orientation="horizontal")
+    ticks = np.arange(-doublings, doublings + 1)
+    bar.set_ticks(list(ticks), labels=[f"{2.0**t:g}" for t in ticks])
+    bar.set_label("volume in moving over volume in fixed (mm³/mm³)")
+    return _svg(figure, "Colours of the Jacobian")
+
+
+def jacobian_histogram(determinants: np.ndarray) -> str:
+    """How often each change of volume occurs; what is not positive is counted in words."""
+    figure, axes = _figure(5, 2.4)
+    positive = determinants[determinants > 0]
+    if positive.size:
+        axes.hist(np.log2(positive), bins=80, color=COLOURS[0])
+    axes.axvline(0, color="black", linewidth=0.8)
+    folded = determinants.size - positive.size
+    axes.set_xlabel(
+        "log2 of the Jacobian: -1 is half the volume, 1 twice" + (f"; {folded} not positive" if folded else "")
+    )
+    axes.set_ylabel("voxels")
+    return _svg(figure, "Histogram of the logarithm of the Jacobian")
 
 
 def row_of_planes(pictures: Sequence[np.ndarray]) -> np.ndarray:

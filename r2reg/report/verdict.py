@@ -1,0 +1,85 @@
+"""What the numbers of a registration say, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["good", "look here", "failed"]
+LEVELS: tuple[Level, ...] = ("good", "look here", "failed")
+
+# Scores by which stages are compared: name in metrics.json, its number, title, whether more is better, and what counts
+# as a change. Of images only LNCC, which does not mind that two scans are of different contrast.
+SCORES = (
+    ("similarity", "lncc", "local correlation of the images (LNCC)", True, 0.005),
+    ("dice", "mean", "mean Dice", True, 0.005),
+    ("tre_mm", "mean", "mean distance of landmarks, mm", False, 0.05),
+)
+RESIDUAL_MM = 1.0  # of the inverse, 99th percentile: about a voxel of a usual scan
+VOLUME_FACTOR = 10.0  # growth or loss beyond which anatomy is seldom alike
+# Brains registered well end at an LNCC of .4 to .75 with SDlogJ from .07 to .3; one turned by 90 degrees beforehand,
+# which the deformation then twisted into shape, ended at .23 and .37.
+FAINT, ROUGH = 0.3, 0.35
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The worst of what was found, and every finding as a sentence."""
+
+    level: Level
+    reasons: tuple[str, ...]
+
+
+def judge(metrics: dict[str, Any]) -> Verdict:
+    """What metrics.json says of a registration that went through; numbers that are not there are passed over."""
+    found = [*_gains(metrics), *_regularity(metrics.get("deformation", {}))]
+    found.sort(key=lambda finding: -LEVELS.index(finding[0]))
+    return Verdict(found[0][0] if found else "good", tuple(text for _, text in found))
+
+
+def _gains(metrics: dict[str, Any]) -> Iterator[tuple[Level, str]]:
+    for kind, key, title, more, least in SCORES:
+        stages = {stage: values[key] for stage, values in metrics.get(kind, {}).items()}
+        if "after" not in stages or None in stages.values():
+            continue
+        before, affine, after = (stages[stage] * (1 if more else -1) for stage in ("before", "affine", "after"))
+        numbers = (
+            f"{stages['before']:.3f} before, {stages['affine']:.3f} after the affine, {stages['after']:.3f} at the end"
+        )
+        if after < before - least:
+            yield "failed", f"It made things worse: {title} {numbers}. Look at the start (--init) and the pictures."
+        elif after < affine - least:
+            yield "look here", f"The deformation lost what the affine had gained: {title} {numbers}."
+        elif kind == "similarity" and after < before + least:
+            yield "look here", f"Nothing was gained: {title} {numbers}. Were the images registered already?"
+        else:
+            yield "good", f"Better: {title} {numbers}."
+        if kind == "similarity" and after < FAINT:
+            yield "look here", f"The images are still little alike (LNCC {after:.2f}; good ones end above {FAINT:.1f})."
+
+
+def _regularity(deformation: dict[str, Any]) -> Iterator[tuple[Level, str]]:
+    if not deformation:
+        return
+    folds, ndv = deformation["digital_folds"], deformation["ndv_percent"]
+    if folds or ndv:
+        yield "look here", f"The map folds between {folds} voxels (NDV {ndv:.2g} %): it is not one-to-one there."
+    else:
+        yield "good", "The map folds nowhere."
+    residual = deformation["inverse_residual_mm"]["p99"]
+    if residual is None or residual > RESIDUAL_MM:
+        told = (
+            "is not known"
+            if residual is None
+            else f"misses by more than {residual:.2g} mm at a hundredth of the voxels"
+        )
+        yield "look here", f"The inverse {told}: do not carry points or atlases back with it."
+    least, most = deformation["jacobian_min"], deformation["jacobian_max"]
+    if 0 < least < 1 / VOLUME_FACTOR or most > VOLUME_FACTOR:
+        yield "look here", f"Somewhere volume changes more than tenfold (from {least:.3g} to {most:.3g} times)."
+    if deformation["sdlogj"] > ROUGH:
+        yield (
+            "look here",
+            f"The map is rough (SDlogJ {deformation['sdlogj']:.2f}; good ones stay below {ROUGH:.2f}).",
+        )
