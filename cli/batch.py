@@ -41,7 +41,9 @@ def batch(
     from r2reg.evaluation.results import RESULTS_FILE
 
     # A wrong option is found now, not by every job.
-    register.make_context("r2reg register", ["moving", "fixed", "-o", "out", *options])
+    asked = register.make_context("r2reg register", ["moving", "fixed", "-o", "out", *options])
+    if asked.params["bids"]:
+        raise click.UsageError("--bids is for single pairs: batch names its folders by the table's ids")
     rows = run_batch(
         *(pairs, output, options),
         jobs=jobs,

@@ -92,6 +92,7 @@ class RefineType(click.ParamType):
 @click.option(
     "--report/--no-report", default=True, show_default=True, help="Write report.html, to look at in a browser."
 )
+@click.option("--bids", is_flag=True, help="OUT is a data set of BIDS derivatives; inputs have BIDS names.")
 @click.option("--formats", default="itk,h5", show_default=True, help="Of the transforms: any of itk,h5,x5,fsl.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
 @overwrite_option
@@ -105,6 +106,7 @@ def register(
     overwrite: bool,
     as_json: bool,
     report: bool,
+    bids: bool,
     **options: Any,
 ) -> None:
     """Find the smooth, invertible map that carries MOVING onto FIXED.
@@ -121,11 +123,13 @@ def register(
     options["guide"] = tuple(part for part in options["guide"].split(",") if part)
     config = RegisterConfig(**options)
     if dry_run:
-        planned = plan(moving, fixed, output, config, optional=optional, overwrite=overwrite)
+        planned = plan(moving, fixed, output, config, optional=optional, overwrite=overwrite, bids=bids)
         click.echo(json.dumps(planned, indent=2))
         return
     log = logging.getLogger("r2reg")
-    metrics = register_files(moving, fixed, output, config, optional=optional, overwrite=overwrite, report=report)
+    metrics = register_files(
+        *(moving, fixed, output, config), optional=optional, overwrite=overwrite, report=report, bids=bids
+    )
     if as_json:
         click.echo(json.dumps(metrics, indent=2))
     elif log.isEnabledFor(logging.INFO):

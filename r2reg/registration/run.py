@@ -15,13 +15,21 @@ from typing import Any, get_args
 from r2reg.config import RegisterConfig
 from r2reg.errors import R2RegError
 from r2reg.geometry.grid import Grid
+from r2reg.io.bids import derivative, describe_dataset, forward_sidecar
 from r2reg.io.files import content_sha256, staging
 from r2reg.io.images import Volume
 from r2reg.preprocessing.affine.initial import Init
 from r2reg.registration.clock import Clock
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import check_init, check_request, load_fitting_model, peak_memory_bytes, register
-from r2reg.registration.writing import METRICS_FILE, check_folder, output_staging, write_metrics, write_result
+from r2reg.registration.writing import (
+    METRICS_FILE,
+    check_folder,
+    name_as_bids,
+    output_staging,
+    write_metrics,
+    write_result,
+)
 from r2reg.report.registration import PAGE, write_failure
 from r2reg.startup import start_backend, versions
 from r2reg.threads import processors, set_threads
@@ -45,12 +53,14 @@ def register_files(
     optional: Mapping[str, Path | None] | None = None,
     overwrite: bool = False,
     report: bool = True,
+    bids: bool = False,
 ) -> dict[str, Any]:
     """Register two files and write the run folder.
 
     Args:
         optional: paths of labels, masks and points by the names of `pair.OPTIONAL`.
         report: write report.html as well, also of a failure unless the folder holds an earlier result.
+        bids: the folder is a data set of BIDS derivatives; files are named after moving's and fixed's.
     Returns:
         The content of metrics.json.
     Raises:
@@ -60,7 +70,9 @@ def register_files(
     set_threads(config.threads)
     folder = Path(folder)
     check_init(config.init)
-    check_folder(folder, overwrite)
+    found = derivative(moving, fixed) if bids else None
+    root, folder = folder, folder / (found.folder if found else "")
+    check_folder(folder, overwrite, found)
     clock = Clock()
     known: dict[str, Any] = {"seconds": clock.seconds, "command": shlex.join(sys.argv), "versions": versions()}
     images: dict[str, Volume] = {}
@@ -75,7 +87,8 @@ def register_files(
         seconds["total"] = time.perf_counter() - began
         memory = {"peak_memory_bytes": peak_memory_bytes()}
         how = {**_environment(config), "config": config.to_dict()}
-        return result.metrics | known | {"seconds": seconds} | memory | how
+        about = forward_sidecar(found, moving, fixed) if found else {}
+        return about | result.metrics | known | {"seconds": seconds} | memory | how
 
     try:
         with clock.stage("load"):
@@ -84,15 +97,22 @@ def register_files(
             given = [*pair.paths, *(Path(p) for p in [config.init] if p not in get_args(Init))]
             known["inputs"] = {str(path): content_sha256(path) for path in given}
         result = register(pair, config, clock, start)
-        with output_staging(folder) as temporary:
+        with output_staging(folder, found) as temporary:
             with clock.stage("write"):
-                pictures = write_result(result, temporary, report=report)
-            return write_metrics(metrics(), temporary, pictures)
+                formats = ("h5",) if found else config.formats
+                pictures = write_result(result, temporary, formats, report)
+            written = write_metrics(metrics(), temporary, pictures)
+            if found:
+                name_as_bids(temporary, found, moving, fixed)
+        if found:
+            describe_dataset(root)
+        return written
     except Exception as error:
-        if report and not (folder / METRICS_FILE).exists():
+        page, mark = (found.names[PAGE], found.names[METRICS_FILE]) if found else (PAGE, METRICS_FILE)
+        if report and not (folder / mark).exists():
             reason = " ".join(str(error).split()) or type(error).__name__
-            with suppress(R2RegError), staging(folder, [PAGE]) as temporary:  # the first error is what counts
-                write_failure(temporary, reason, known, images)
+            with suppress(R2RegError), staging(folder, [page]) as temporary:  # the first error is what counts
+                write_failure(temporary, reason, known, images).rename(temporary / page)
         raise
 
 
@@ -117,6 +137,7 @@ def plan(
     *,
     optional: Mapping[str, Path | None] | None = None,
     overwrite: bool = False,
+    bids: bool = False,
 ) -> dict[str, Any]:
     """What `register_files` would do with the same arguments, all inputs checked: grids, stages and memory.
 
@@ -124,7 +145,8 @@ def plan(
         R2RegError: as `register_files` would before its work.
     """
     check_init(config.init)
-    check_folder(Path(folder), overwrite)
+    found = derivative(moving, fixed) if bids else None
+    check_folder(Path(folder) / (found.folder if found else ""), overwrite, found)
     pair = read_pair(moving, fixed, **(optional or {}))
     check_request(pair, config)
     full = pair.fixed.grid.canonical()

@@ -15,6 +15,8 @@ import numpy as np
 from r2reg.config import Format
 from r2reg.errors import OutputError
 from r2reg.geometry.transforms import Transform
+from r2reg.io import bids
+from r2reg.io.bids import Derivative
 from r2reg.io.fields import Tool, write_displacement
 from r2reg.io.files import staging
 from r2reg.io.images import write_image
@@ -41,22 +43,40 @@ FILES = (
 SCHEMA_VERSION = 1
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
+def check_folder(folder: Path, overwrite: bool, found: Derivative | None = None) -> None:
     """Make sure, before hours are spent, that a result can be written.
 
+    Args:
+        found: how the files are named, for a BIDS data set.
     Raises:
         OutputError: a finished result is there already, or the folder cannot be made or written.
     """
-    there = [name for name in FILES if (folder / name).exists() and name != PAGE]  # of a failure that is all there is
+    names = found.names if found else {name: name for name in FILES}
+    # The page alone is what a failure leaves.
+    there = [own for name, own in names.items() if (folder / own).exists() and name != PAGE]
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[-1]}; give --overwrite to replace what is there, or another folder")
-    with output_staging(folder):
+    with output_staging(folder, found):
         pass
 
 
-def output_staging(folder: Path) -> AbstractContextManager[Path]:
+def output_staging(folder: Path, found: Derivative | None = None) -> AbstractContextManager[Path]:
     """A temporary folder whose files become the result in `folder`; see `io.files.staging`."""
+    if found is not None:
+        return staging(folder, found.files, last=found.names[METRICS_FILE])
     return staging(folder, FILES, last=METRICS_FILE)
+
+
+def name_as_bids(folder: Path, found: Derivative, moving: Path | str, fixed: Path | str) -> None:
+    """Give the files of a run folder their BIDS names and sidecars; those without a name are removed."""
+    written = {path.name for path in folder.iterdir()}
+    for name, content in bids.sidecars(found, moving, fixed, written).items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name in written:
+        if name in found.names:
+            (folder / name).replace(folder / found.names[name])
+        else:
+            (folder / name).unlink()
 
 
 def write_result(
