@@ -127,8 +127,9 @@ def mosaic(pictures: np.ndarray, kind: Literal["JPEG", "PNG"]) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"quality": JPEG_QUALITY} if kind == "JPEG" else {"optimize": True}
-    Image.fromarray(np.ascontiguousarray(pictures.reshape(-1, pictures.shape[-1]))).save(buffer, kind, **options)
+    Image.fromarray(np.ascontiguousarray(pictures.reshape(-1, pictures.shape[-1]))).save(
+        buffer, kind, **({"quality": JPEG_QUALITY} if kind == "JPEG" else {})
+    )
     return f"data:image/{kind.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
