@@ -106,7 +106,12 @@ class Labels(click.ParamType):
         """Text -> ids."""
         from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
 
-        return FREESURFER_STRUCTURES if value == "freesurfer" else Numbers(int).convert(value, param, ctx)
+        if value == "freesurfer":
+            return FREESURFER_STRUCTURES
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is neither freesurfer nor ids such as 2,3,4", param, ctx)
 
 
 labels_option = click.option(

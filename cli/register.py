@@ -12,6 +12,7 @@ import click
 from r2reg.cli.common import command_options, json_option, overwrite_option
 
 INPUT = click.Path(path_type=Path)
+FORMATS = "itk,h5"
 REFINE = ("fast", "default", "best", "none")
 
 
@@ -93,7 +94,7 @@ class RefineType(click.ParamType):
     "--report/--no-report", default=True, show_default=True, help="Write report.html, to look at in a browser."
 )
 @click.option("--bids", is_flag=True, help="OUT is a data set of BIDS derivatives; inputs have BIDS names.")
-@click.option("--formats", default="itk,h5", show_default=True, help="Of the transforms: any of itk,h5,x5,fsl.")
+@click.option("--formats", default=FORMATS, show_default=True, help="Of the transforms: any of itk,h5,x5,fsl.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the memory it needs, and stop.")
 @overwrite_option
 @json_option
@@ -115,9 +116,12 @@ def register(
     Jacobian, metrics.json and report.html, a page to look at, into the folder OUT.
     """
     from r2reg.config import RegisterConfig
+    from r2reg.io.bids import derivative
     from r2reg.registration.pair import OPTIONAL
     from r2reg.registration.run import plan, register_files
 
+    if bids and options["formats"] != FORMATS:
+        raise click.UsageError("--bids names ITK's composites alone; leave --formats out, and convert them afterwards")
     optional = {name: options.pop(name) for name in OPTIONAL}
     options["formats"] = tuple(part.strip() for part in options["formats"].split(",") if part.strip())
     options["guide"] = tuple(part for part in options["guide"].split(",") if part)
@@ -127,6 +131,8 @@ def register(
         click.echo(json.dumps(planned, indent=2))
         return
     log = logging.getLogger("r2reg")
+    found = derivative(moving, fixed) if bids else None
+    page = found.folder / found.names["report.html"] if found else Path("report.html")
     metrics = register_files(
         *(moving, fixed, output, config), optional=optional, overwrite=overwrite, report=report, bids=bids
     )
@@ -134,6 +140,8 @@ def register(
         click.echo(json.dumps(metrics, indent=2))
     elif log.isEnabledFor(logging.INFO):
         click.echo(summary(metrics, output))
+        if report:
+            click.echo(f"look at {output / page}")
 
 
 def summary(metrics: dict[str, Any], output: Path) -> str:
@@ -148,12 +156,12 @@ def summary(metrics: dict[str, Any], output: Path) -> str:
     lines = [f"{'':8} {'before':>9} {'after':>9}"]
     lines += [f"{name:8} {_number(before):>9} {_number(after):>9}" for name, before, after in rows]
     deformation = metrics["deformation"]
+    residual = _number(deformation["inverse_residual_mm"]["p99"])
     lines.append(
         f"folds {deformation['folds']}, NDV {deformation['ndv_percent']:.4g} %, SDlogJ {deformation['sdlogj']:.3f}, "
-        f"inverse residual p99 {deformation['inverse_residual_mm']['p99']:.3f} mm, {metrics['seconds']['total']:.1f} s"
+        f"inverse residual p99 {residual} mm, {metrics['seconds']['total']:.1f} s"
     )
-    page = output / "report.html"
-    return "\n".join([*lines, f"written to {output}" + (f"; look at {page}" if page.exists() else "")])
+    return "\n".join([*lines, f"written to {output}"])
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Every transform format, written by r2reg and read back by a tool of its own: the same points, the same images.
+"""Every transform format, written by r2reg and read back by another tool: the same points, the same images.
 
 docs/agreement.md holds the figures; R2REG_WRITE_DOCS=1 writes it anew.
 """
@@ -42,8 +42,8 @@ NAMES = {
 ABOUT = f"""\
 # Agreement with other tools
 
-Each format as r2reg writes it, read back by a tool of its own, against `r2reg points` and `r2reg apply` with the same
-file. A cell holds the largest difference of {POINTS} random points, mm, and of a moved image, as a share of its range:
+Each format as r2reg writes it, read back by another tool, against `r2reg points` and `r2reg apply` with the same file.
+A cell holds the largest difference of up to {POINTS} random points, mm, and of a moved image, as a share of its range:
 over isotropic voxels and 1 x 1 x 3 mm, fixed and moving on the same and on different grids, and all that a format holds
 of an affine, a field, both, and the inverse of both. Points lie where every field is known.
 `tests/test_agreement_formats.py` writes this page and fails above {POINT_MM:g} mm or {INTENSITY:g}; what differs is
@@ -51,7 +51,8 @@ rounding to float32 in the files.
 
 fslpy and nitransforms look fields up at the nearest voxel, so their points are voxels, and an inverse in X5, where the
 affine comes before the field, cannot be compared. FSL's affines are resampled by FLIRT alone, which was not at hand:
-only their points are compared. An empty cell: the format cannot hold the case.
+only their points are compared. r2reg itself reads and writes X5 and `.lta` with nitransforms: those rows check what it
+hands over, not the files. AFNI and FreeSurfer were not at hand. An empty cell: the format cannot hold the case.
 """
 found: dict[tuple[str, str], dict[str, list[tuple[float, ...]]]] = {}  # (file, tool) -> case -> deviations
 done: list[str] = []

@@ -14,7 +14,7 @@ from r2reg.geometry.transforms import map_points
 from r2reg.io.images import read_reference
 from r2reg.io.transforms import read_transform_list, read_transforms
 
-FAST = ["--init", "none", "--refine", "none", "--transform", "affine", "--no-report", "-q"]
+FAST = ["--init", "none", "--refine", "none", "--transform", "affine", "-q"]
 
 
 def run(*arguments, **environment):
@@ -62,6 +62,7 @@ def test_json_equals_the_file(pair, tmp_path):
         "jacobian.nii.gz",
         "metrics.json",
         "moved.nii.gz",
+        "report.html",
         "warp.nii.gz",
     ]
 

@@ -54,12 +54,16 @@ class Whole:
         command = [*R2REG, "register", files.pop("moving"), files.pop("fixed"), "-o", str(scratch / "out")]
         for name, given in files.items():
             command += [f"--{name.replace('_', '-')}", given]
-        timing = timed([*command, "--threads", str(self.threads), *self.options], scratch, self.threads, 1, variables)
+        command += ["--threads", str(self.threads), *self.options]
+        try:
+            timing = timed(command, scratch, self.threads, 1, variables)
+        except R2RegError:
+            if (scratch / "out" / PAGE).exists():  # what is known of the failure
+                (scratch / "out" / PAGE).replace(self.folder / PAGE)
+            raise
         try:
             metrics = json.loads((scratch / "out" / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            if (scratch / "out" / PAGE).exists():
-                (scratch / "out" / PAGE).replace(self.folder / PAGE)
             raise R2RegError(f"left no metrics.json: {last_line(scratch / LOG_FILE)}") from None
         for old in self.folder.iterdir():
             if old.is_file() and old.name != RESULT_FILE:

@@ -75,19 +75,23 @@ def derivative(moving: Path | str, fixed: Path | str) -> Derivative:
     person = next((name for name in (source, target) if "sub" in name.entities), None)
     if person is None:
         raise ConfigError(f"{moving}, {fixed}: both are templates; --bids needs a person's image (sub-...)")
-    a, b = _space(source), _space(target)
-    if a == b:  # what tells the two apart goes before the suffix: from-ses1T1w_to-ses2T1w
-        a, b = _full_space(source, target), _full_space(target, source)
-    if a == b:
+    # The person's own image is told by the file's other entities, the other one by its space alone.
+    own, other = _space(person), _qualified(target if person is source else source, person)
+    if own == other:
+        own = _qualified(person, target if person is source else source)
+    if own == other:
         raise ConfigError(f"{moving}, {fixed}: nothing in their names tells their spaces apart; rename one")
+    a, b = (own, other) if person is source else (other, own)
     stem = person.stem
+    of = "" if person is source else a  # which template
+    labels = "labels" if source.suffix == "dseg" else ""
     ways = {"forward": f"{stem}_from-{a}_to-{b}_mode-image_xfm", "inverse": f"{stem}_from-{b}_to-{a}_mode-image_xfm"}
     names = {
         "forward.h5": f"{ways['forward']}.h5",
         "inverse.h5": f"{ways['inverse']}.h5",
-        "moved.nii.gz": f"{stem}_space-{b}_desc-moved_{source.suffix}.nii.gz",
-        "moved_labels.nii.gz": f"{stem}_space-{b}_desc-moved_dseg.nii.gz",
-        "jacobian.nii.gz": f"{stem}_space-{b}_desc-jacobian_{source.suffix}.nii.gz",
+        "moved.nii.gz": f"{stem}_space-{b}_desc-moved{of}_{source.suffix}.nii.gz",
+        "moved_labels.nii.gz": f"{stem}_space-{b}_desc-moved{labels}{of}_dseg.nii.gz",
+        "jacobian.nii.gz": f"{stem}_space-{b}_desc-jacobian{of}_{source.suffix}.nii.gz",
         "moved_points.csv": f"{ways['forward']}_points.csv",
         "report.html": f"{ways['forward']}.html",
         "metrics.json": f"{ways['forward']}.json",
@@ -102,9 +106,12 @@ def _space(name: Name) -> str:
     return name.entities.get("tpl") or name.entities.get("space") or name.suffix
 
 
-def _full_space(name: Name, other: Name) -> str:
-    own = [f"{k}{v}" for k, v in name.entities.items() if other.entities.get(k) != v]
-    return "".join(re.sub(r"[^0-9a-zA-Z]", "", part) for part in [*own, name.suffix])
+def _qualified(name: Name, other: Name) -> str:
+    """A space with what its image's name says beyond another's: ses2T1w, sub02T1w, MNIPediatriccohort1."""
+    known = (*RELATIVES, "space", "tpl")
+    extra = [f"{k}{v}" for k, v in name.entities.items() if k not in known and other.entities.get(k) != v]
+    parts = [_space(name), *extra] if "tpl" in name.entities else [*extra, _space(name)]
+    return re.sub(r"[^0-9a-zA-Z]", "", "".join(parts))
 
 
 def _datatype(suffix: str) -> str:

@@ -12,7 +12,7 @@ from r2reg.errors import ConfigError
 from r2reg.io.itk import lps_signs
 from r2reg.io.objects import Image, as_volume
 from r2reg.io.points import AXES, Points, read_points
-from r2reg.registration.pair import OPTIONAL, Pair
+from r2reg.registration.pair import OPTIONAL, Pair, on_grid
 from r2reg.registration.pipeline import register as run
 from r2reg.registration.result import RegistrationResult
 from r2reg.startup import start_backend
@@ -52,7 +52,7 @@ def register(moving: Image, fixed: Image, **options: Any) -> RegistrationResult:
         if kind == "points":
             extra[name] = _points(value, images[name.split("_")[0]].grid.ndim)
         else:
-            extra[name] = as_volume(value, kind, name)
+            extra[name] = on_grid(as_volume(value, kind, name), images[name.split("_")[0]].grid, name)
     pair = Pair(**images, **extra)
 
     def start() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from r2reg.config import RegisterConfig
-from r2reg.errors import R2RegError
 from r2reg.geometry.grid import Grid
 from r2reg.io.bids import derivative, describe_dataset, forward_sidecar
 from r2reg.io.files import content_sha256, staging
@@ -111,7 +110,7 @@ def register_files(
         page, mark = (found.names[PAGE], found.names[METRICS_FILE]) if found else (PAGE, METRICS_FILE)
         if report and not (folder / mark).exists():
             reason = " ".join(str(error).split()) or type(error).__name__
-            with suppress(R2RegError), staging(folder, [page]) as temporary:  # the first error is what counts
+            with suppress(Exception), staging(folder, [page]) as temporary:  # the first error is what counts
                 write_failure(temporary, reason, known, images).rename(temporary / page)
         raise
 

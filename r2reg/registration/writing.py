@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from r2reg.io.images import write_image
 from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_transforms
 from r2reg.registration.result import RegistrationResult
-from r2reg.report.registration import PAGE, Registered, draw, write_report
+from r2reg.report.registration import PAGE, Registered, draw, tells_of_failure, write_report
 from r2reg.threads import in_threads
 
+log = logging.getLogger("r2reg")
 METRICS_FILE = "metrics.json"
 FILES = (
     "moved.nii.gz",
@@ -52,8 +54,9 @@ def check_folder(folder: Path, overwrite: bool, found: Derivative | None = None)
         OutputError: a finished result is there already, or the folder cannot be made or written.
     """
     names = found.names if found else {name: name for name in FILES}
-    # The page alone is what a failure leaves.
-    there = [own for name, own in names.items() if (folder / own).exists() and name != PAGE]
+    there = [own for own in names.values() if (folder / own).exists()]
+    if there == [names[PAGE]] and tells_of_failure(folder / names[PAGE]):
+        there = []
     if there and not overwrite:
         raise OutputError(f"{folder}: holds {there[-1]}; give --overwrite to replace what is there, or another folder")
     with output_staging(folder, found):
@@ -90,7 +93,12 @@ def write_result(
         The report's pictures, drawn meanwhile; none without a report.
     """
     pictures: dict[str, Any] = {}
-    tasks = [lambda: pictures.update(draw(_registered(result)))] if report else []
+
+    def paint() -> None:
+        with _only_warned():
+            pictures.update(draw(_registered(result)))
+
+    tasks = [paint] if report else []
     in_threads(lambda task: task(), [*tasks, *_writers(result, folder, formats or result.config.formats)])
     return pictures
 
@@ -100,8 +108,20 @@ def write_metrics(metrics: dict[str, Any], folder: Path, pictures: dict[str, Any
     written: dict[str, Any] = _plain({"schema_version": SCHEMA_VERSION, **metrics})
     (folder / METRICS_FILE).write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if pictures:
-        write_report(folder, pictures, written)
+        with _only_warned():
+            write_report(folder, pictures, written)
     return written
+
+
+@contextmanager
+def _only_warned() -> Iterator[None]:
+    """A page that cannot be made costs no result; a full disk still does."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        log.warning("%s: could not be made (%s: %s); the result is whole", PAGE, type(error).__name__, error)
 
 
 def _registered(result: RegistrationResult) -> Registered:

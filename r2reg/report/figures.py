@@ -141,7 +141,7 @@ def diverging_colours() -> list[list[int]]:
     return table
 
 
-def jacobian_bar(doublings: float) -> str:
+def jacobian_bar(doublings: float, unit: str) -> str:
     """The colours of a Jacobian from 2^-doublings to 2^doublings."""
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Normalize
@@ -150,7 +150,7 @@ def jacobian_bar(doublings: float) -> str:
     bar = Colorbar(axes, cmap=DIVERGING, norm=Normalize(-doublings, doublings), orientation="horizontal")
     ticks = np.arange(-doublings, doublings + 1)
     bar.set_ticks(list(ticks), labels=[f"{2.0**t:g}" for t in ticks])
-    bar.set_label("volume in moving over volume in fixed (mm³/mm³)")
+    bar.set_label(f"size in moving over size in fixed ({unit})")
     return _svg(figure, "Colours of the Jacobian")
 
 

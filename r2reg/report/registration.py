@@ -23,8 +23,8 @@ from r2reg.report.views import as_pictures, grey, places_ras, slices, views
 from r2reg.threads import in_threads
 
 PAGE = "report.html"
-SLICES = 11  # of each plane; with 256 pixels a side a page stays below 3 MB
-GRID_LINES = 24  # along a picture's longer side
+SLICES = 11  # of each plane; with 256 pixels a side the page of a scan takes 1 to 2 MB, of pure noise 3.5
+GRID_LINES, CELL = 24, 10  # along a picture's longer side, at most; pixels between two, at least
 DOUBLINGS = 2.0  # the Jacobian's colours end at 2^-2 and 2^2
 FIXED_EDGE, MOVED_EDGE, GRID_LINE, FOLD = 1, 2, 4, 8  # bits of the layer of marks
 SCORES = (
@@ -58,6 +58,16 @@ class Registered:
     moved_labels: np.ndarray | None = None
     clip: tuple[float, float] | None = None
 
+    @property
+    def own_jacobian(self) -> np.ndarray:
+        """With the sign of the warp's own: an affine may mirror."""
+        return self.jacobian * np.float32(np.sign(np.linalg.det(self.affine.matrix[:-1, :-1])))
+
+
+def tells_of_failure(page: Path) -> bool:
+    """Whether a file is the page of a registration that failed, which a later one may replace."""
+    return b"<title>Registration: failed</title>" in page.read_bytes()
+
 
 def draw(found: Registered) -> dict[str, Any]:
     """The pictures of a page: all that takes time and needs the images."""
@@ -85,7 +95,7 @@ def draw(found: Registered) -> dict[str, Any]:
             "layers": encoded | {"marks": figures.mosaic(_marks(found, view), "PNG")},
         }
 
-    shown = found.jacobian[still > 0]
+    shown, unit = found.own_jacobian[still > 0], f"mm{'²³'[fixed.grid.ndim - 2]}"
     return {
         "viewer": {
             "planes": in_threads(plane, views(still, fixed.grid, SLICES).items()),
@@ -93,13 +103,13 @@ def draw(found: Registered) -> dict[str, Any]:
             "labels": found.fixed_labels is not None or found.moved_labels is not None,
         },
         "histogram": figures.jacobian_histogram(shown),
-        "colour_bar": figures.jacobian_bar(DOUBLINGS),
+        "colour_bar": figures.jacobian_bar(DOUBLINGS, f"{unit}/{unit}"),
     }
 
 
 def _jacobian(found: Registered, view: Grid) -> np.ndarray:
     """(n, H, W) uint8: the logarithm of the determinant, 128 where volume is kept."""
-    sampled = slices(found.fixed.with_array(found.jacobian), view)
+    sampled = slices(found.fixed.with_array(found.own_jacobian), view)
     with np.errstate(divide="ignore", invalid="ignore"):
         doublings = np.log2(np.maximum(sampled, 2.0**-DOUBLINGS))
     return grey((doublings / DOUBLINGS + 1) / 2)
@@ -111,10 +121,11 @@ def _marks(found: Registered, view: Grid) -> np.ndarray:
     for bit, labels in ((FIXED_EDGE, found.fixed_labels), (MOVED_EDGE, found.moved_labels)):
         if labels is not None:
             marks |= bit * _edges(slices(found.fixed.with_array(labels), view, interpolation="nearest"))
-    folded = found.fixed.with_array((found.jacobian <= 0).astype(np.uint8))
+    folded = found.fixed.with_array((found.own_jacobian <= 0).astype(np.uint8))
     marks |= FOLD * slices(folded, view, interpolation="nearest")
+    cell = max(max(view.shape[:2]) / GRID_LINES, CELL)
     for place in _carried_places(found.warp, view):
-        marks |= GRID_LINE * _edges(np.floor(place * (GRID_LINES / max(view.shape[:2]))))
+        marks |= GRID_LINE * _edges(np.floor(place / cell))
     return marks
 
 

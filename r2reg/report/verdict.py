@@ -51,8 +51,9 @@ def _gains(metrics: dict[str, Any]) -> Iterator[tuple[Level, str]]:
             yield "failed", f"It made things worse: {title} {numbers}. Look at the start (--init) and the pictures."
         elif after < affine - least:
             yield "look here", f"The deformation lost what the affine had gained: {title} {numbers}."
-        elif kind == "similarity" and after < before + least:
-            yield "look here", f"Nothing was gained: {title} {numbers}. Were the images registered already?"
+        elif after < before + least:
+            already = " Were the images registered already?" if kind == "similarity" and after >= FAINT else ""
+            yield "look here" if kind == "similarity" else "good", f"Hardly changed: {title} {numbers}.{already}"
         else:
             yield "good", f"Better: {title} {numbers}."
         if kind == "similarity" and after < FAINT:

@@ -29,14 +29,14 @@ from r2reg.io import bids
             "sub-01_ses-1_T1w.nii.gz",
             "sub-01_ses-2_T1w.nii.gz",
             "sub-01/ses-1/anat",
-            "sub-01_ses-1_from-ses1T1w_to-ses2T1w_mode-image_xfm",
+            "sub-01_ses-1_from-T1w_to-ses2T1w_mode-image_xfm",
             "sub-01_ses-1_space-ses2T1w_desc-moved_T1w.nii.gz",
         ),
         (
             "sub-01_T1w.nii.gz",
             "sub-02_T1w.nii.gz",
             "sub-01/anat",
-            "sub-01_from-sub01T1w_to-sub02T1w_mode-image_xfm",
+            "sub-01_from-T1w_to-sub02T1w_mode-image_xfm",
             "sub-01_space-sub02T1w_desc-moved_T1w.nii.gz",
         ),
         (
@@ -51,7 +51,7 @@ from r2reg.io import bids
             "sub-04_T1w.nii.gz",
             "sub-04/anat",
             "sub-04_from-MNI_to-T1w_mode-image_xfm",
-            "sub-04_space-T1w_desc-moved_T1w.nii.gz",
+            "sub-04_space-T1w_desc-movedMNI_T1w.nii.gz",
         ),
     ],
 )

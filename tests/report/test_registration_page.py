@@ -34,7 +34,7 @@ METRICS = {
 
 @pytest.fixture
 def found():
-    """A ball that lies 6 mm further left in moving; the warp knows, and stretches by a half along S."""
+    """A ball that lies 6 mm further left in moving: 4 of them by the affine; the warp stretches by a half along S."""
     grid = Grid(SHAPE, np.diag([1.0, 1.0, 1.0, 1.0]))
     index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1).astype(float)
     centre = (np.array(SHAPE) - 1) / 2
@@ -44,12 +44,14 @@ def found():
 
     fixed, moving = ball(centre), ball(centre - [6, 0, 0])
     vectors = np.zeros((*SHAPE, 3), np.float32)
-    vectors[..., 0] = -6
+    vectors[..., 0] = -2
     vectors[..., 2] = 0.5 * (index[..., 2] - centre[2])
+    shift = np.eye(4)
+    shift[0, 3] = -4
     return Registered(
         fixed=Volume(fixed, grid),
         moving=Volume(moving, grid),
-        affine=Affine(np.eye(4)),
+        affine=Affine(shift),
         warp=Displacement(grid, vectors),
         moved=fixed.copy(),
         jacobian=np.full(SHAPE, 1.5, np.float32),
@@ -71,15 +73,33 @@ def test_the_pictures_are_the_images(found):
         assert len(plane["places"]) == len(layers["fixed"])
         # JPEG rounds edges a little.
         assert np.abs(layers["fixed"] - layers["after"]).mean() < 1
-        assert np.abs(layers["before"] - layers["affine"]).mean() < 1
         assert np.abs(layers["before"] - layers["after"]).mean() > 10
     axial = drawn["viewer"]["planes"][0]
-    before = layer(axial["layers"]["before"], axial)[5].astype(float)
     columns = np.arange(SHAPE[0])
-    # 6 mm to the patient's left are 6 columns to the picture's right of the middle.
-    assert (before.sum(axis=0) @ columns) / before.sum() == pytest.approx((SHAPE[0] - 1) / 2 + 6, abs=0.2)
+    # Millimetres to the patient's left are columns to the picture's right of the middle.
+    for stage, left in (("before", 6), ("affine", 2), ("after", 0)):
+        picture = layer(axial["layers"][stage], axial)[5].astype(float)
+        assert (picture.sum(axis=0) @ columns) / picture.sum() == pytest.approx((SHAPE[0] - 1) / 2 + left, abs=0.2)
     jacobian = layer(axial["layers"]["jacobian"], axial)
     assert np.median(jacobian) == pytest.approx(255 * (np.log2(1.5) / 2 + 1) / 2, abs=1)
+
+
+def test_clipped_intensities_share_one_scale(found):
+    """moving is shown between the bounds that were used, before and after alike."""
+    loud = found.moving.with_array(found.moving.array * 10)
+    drawn = draw(dataclasses.replace(found, moving=loud, moved=loud.array, clip=(0.0, 20.0)))
+    axial = drawn["viewer"]["planes"][0]
+    for stage, most in (("before", 127), ("after", 127), ("fixed", 13)):  # half of 255, and a twentieth
+        picture = layer(axial["layers"][stage], axial)
+        assert np.median(picture[picture > most / 2]) == pytest.approx(most, abs=2)  # JPEG rings at edges
+
+
+def test_a_mirroring_affine_is_no_fold(found):
+    mirror = Affine(np.diag([-1.0, 1.0, 1.0, 1.0]))
+    drawn = draw(dataclasses.replace(found, affine=mirror, jacobian=-found.jacobian))
+    axial = drawn["viewer"]["planes"][0]
+    assert (layer(axial["layers"]["marks"], axial) & FOLD).max() == 0
+    assert "not positive" not in drawn["histogram"]
 
 
 def test_the_marks(found):
@@ -157,12 +177,22 @@ def test_a_browser_drives_it(found, tmp_path):
             return np.array(tab.evaluate(code)).reshape(-1, tab.evaluate(f"plane{n}.width"), 4)[..., :3]
 
         plain = pixels()
-        tab.press("#divider", "Home")  # to the left end: all of it is the second image
-        moved = pixels()
-        tab.keyboard.press("x")
-        tab.press("#divider", "Home")
-        assert np.abs(pixels()[:, 1:] - moved[:, 1:]).mean() < 2, "fixed and moved are alike here"
         tab.select_option("#a", "before")
+        tab.press("#divider", "Home")  # to the left end: all of it is the second image
+        second = pixels()
+        tab.press("#divider", "End")
+        first = pixels()
+        assert np.abs(first[:, :-1] - second[:, :-1]).max() > 200, "the ball before lies elsewhere"
+        tab.keyboard.press("x")
+        assert (pixels()[:, 1:-1] == second[:, 1:-1]).all(), "exchanged"
+        tab.keyboard.press("x")
+        assert (pixels() == first).all()
+        box = tab.locator("#plane0").bounding_box()
+        tab.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 20)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 20)
+        tab.mouse.up()
+        assert tab.input_value("#divider") == "25"
         tab.keyboard.press("5")
         assert tab.evaluate("document.querySelector('input[name=how]:checked').value") == "difference"
         assert pixels().max() > 200, "the ball before lies elsewhere"
@@ -175,14 +205,19 @@ def test_a_browser_drives_it(found, tmp_path):
             "(window.shown ??= plane0.toDataURL()) !== plane0.toDataURL()", timeout=10_000
         )  # flickers
         tab.keyboard.press("1")
+        tab.check("#jacobian")
+        stretched = pixels()[20, 20]
+        assert stretched[2] > stretched[1] + 5, "purple where it stretches"
+        tab.uncheck("#jacobian")
         tab.check("#contours")
         tab.check("#grid")
         assert (pixels() == [230, 159, 0]).all(axis=-1).sum() > 50
         assert (pixels() == [0, 158, 115]).all(axis=-1).sum() > 50
         before = tab.inner_text("#place0")
-        tab.focus("#slice0")
+        tab.get_by_role("slider", name="axial slice").focus()
         tab.keyboard.press("ArrowRight")
         assert tab.inner_text("#place0") != before
+        assert tab.get_attribute("#slice0", "aria-valuetext") == tab.inner_text("#place0")
         assert plain.shape == pixels().shape
         tab.pdf(path=tmp_path / "page.pdf", format="A4")
         tab.set_viewport_size({"width": 390, "height": 900})

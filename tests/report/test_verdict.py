@@ -63,6 +63,15 @@ def test_what_is_wrong_comes_first(level, words, change):
     assert words in found.reasons[0]
 
 
+def test_hardly_changed():
+    found = judge(changed("dice", {"before": {"mean": 0.7}, "affine": {"mean": 0.7}, "after": {"mean": 0.698}}))
+    assert found.level == "good"
+    assert any(reason.startswith("Hardly changed: mean Dice") for reason in found.reasons)
+    blank = judge(changed("similarity", {stage: {"lncc": 0.02} for stage in ("before", "affine", "after")}))
+    assert blank.level == "look here"
+    assert not any("registered already" in reason for reason in blank.reasons)
+
+
 def test_nothing_gained():
     metrics = changed("similarity", {stage: {"lncc": 0.9} for stage in ("before", "affine", "after")})
     assert judge(metrics).level == "look here"
