@@ -65,6 +65,9 @@ def test_a_pair_that_fails_is_told_and_the_rest_is_done(pairs, tmp_path):
     rows = list(csv.DictReader((tmp_path / "study" / "results.csv").open(newline="", encoding="utf-8")))
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "flat.nii.gz" in rows[0]["reason"]
+    pages = [(tmp_path / "study" / row["id"] / "report.html").read_text(encoding="utf-8") for row in rows]
+    assert "flat.nii.gz" in pages[0]
+    assert ["<title>Registration: failed" in page for page in pages] == [True, False]
 
 
 def test_names_of_methods(tmp_path):
