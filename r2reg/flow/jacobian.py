@@ -33,28 +33,35 @@ def central_gradient(field: Tensor) -> Tensor:
     Raises:
         GeometryError: fewer than 3 voxels along an axis.
     """
+    return ops.stack([_interior_difference(field, axis) for axis in range(len(field.shape) - 2)], axis=-1)
+
+
+def _interior_difference(field: Tensor, axis: int) -> Tensor:
+    """(N, *(S-2), C): central differences along one axis, on interior voxels."""
     shape = field.shape[1:-1]
     if min(shape) < 3:
         raise GeometryError(f"central differences need 3 voxels along each axis. Received: shape={tuple(shape)}")
-    columns = []
-    for axis in range(len(shape)):
-        part = difference(field, axis, "central")
-        for other in range(len(shape)):
-            if other != axis:
-                part = _slice(part, other, 1, shape[other] - 1)
-        columns.append(part)
-    return ops.stack(columns, axis=-1)
+    part = difference(field, axis, "central")
+    for other in range(len(shape)):
+        if other != axis:
+            part = _slice(part, other, 1, shape[other] - 1)
+    return part
 
 
 def determinant(matrix: Tensor) -> Tensor:
     """(..., d, d) -> (...), d = 2 or 3, written out: batched LU is slow for millions of tiny matrices."""
-    m = matrix
-    if m.shape[-1] == 2:
-        return m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]
+    axes = range(matrix.shape[-1])
+    return _determinant([[matrix[..., row, column] for column in axes] for row in axes])
+
+
+def _determinant(m: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Of rows of entries."""
+    if len(m) == 2:
+        return m[0][0] * m[1][1] - m[0][1] * m[1][0]
     return (
-        m[..., 0, 0] * (m[..., 1, 1] * m[..., 2, 2] - m[..., 1, 2] * m[..., 2, 1])
-        - m[..., 0, 1] * (m[..., 1, 0] * m[..., 2, 2] - m[..., 1, 2] * m[..., 2, 0])
-        + m[..., 0, 2] * (m[..., 1, 0] * m[..., 2, 1] - m[..., 1, 1] * m[..., 2, 0])
+        m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1])
+        - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0])
+        + m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0])
     )
 
 
@@ -70,8 +77,12 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
         GeometryError: fewer than 3 voxels along an axis.
     Source: Joshi & Hong 2023, eq. 10 (with the identity added once).
     """
-    ndim = displacement.shape[-1]
-    return determinant(central_gradient(displacement) + ops.eye(ndim, dtype=displacement.dtype))
+    # Component by component: stacked matrices are written out, and kept for the gradient, which took a third of a
+    # training's memory.
+    axes = range(displacement.shape[-1])
+    parts = [displacement[..., k : k + 1] for k in axes]
+    rows = [[_interior_difference(parts[k], axis) + float(k == axis) for axis in axes] for k in axes]
+    return _determinant(rows)[..., 0]
 
 
 @backend.accelerate()

@@ -38,7 +38,7 @@ def load(path: Path) -> Any:
         if raw[:2] == GZIP_MAGIC:
             raw = gzip.decompress(raw)
         kind = nibabel.Nifti2Image if nibabel.Nifti2Header.may_contain_header(raw) else nibabel.Nifti1Image
-        with imageglobals.LoggingOutputSuppressor():  # nibabel prints what it repairs past the log
+        with silent(imageglobals.logger):  # what nibabel repairs is checked here, or an error of one line
             image = kind.from_bytes(raw)
             check_pixdim(raw, image.header)
             return image
@@ -50,6 +50,17 @@ def load(path: Path) -> Any:
         raise ImageError(
             f"{path}: cannot be read ({why}); the file is truncated or not NIfTI, fetch it again"
         ) from error
+
+
+@contextmanager
+def silent(logger: logging.Logger) -> Iterator[None]:
+    """Drop a logger's records; without handlers of its own they would reach those of the command line."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def check_pixdim(raw: bytes, header: Any) -> None:

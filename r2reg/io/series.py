@@ -82,7 +82,7 @@ def open_series(path: Path | str) -> Series | None:
         with _unpacked(path) as stream:
             head = stream.read(nibabel.Nifti2Header.sizeof_hdr)
         kind = nibabel.Nifti2Header if nibabel.Nifti2Header.may_contain_header(head) else nibabel.Nifti1Header
-        with imageglobals.LoggingOutputSuppressor():
+        with nifti.silent(imageglobals.logger):
             header = kind(head[: kind.sizeof_hdr])
         nifti.check_pixdim(head, header)
     except Exception:  # whatever is wrong with it, `images` tells

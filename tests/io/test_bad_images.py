@@ -1,6 +1,7 @@
 """Bad images: one line that names the path, what is wrong and the way out."""
 
 import gzip
+import logging
 
 import nibabel
 import numpy as np
@@ -148,6 +149,7 @@ BAD = {
 
 @pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
 def test_bad_images_are_one_line(tmp_path, write_nifti, capfd, make, message):
+    logging.basicConfig(level=logging.WARNING, force=True)  # as on the command line
     path = make(tmp_path, write_nifti)
     with pytest.raises(ImageError) as caught:
         read_image(path)
