@@ -98,8 +98,7 @@ def register_files(
         result = register(pair, config, clock, start)
         with output_staging(folder, found) as temporary:
             with clock.stage("write"):
-                formats = ("h5",) if found else config.formats
-                pictures = write_result(result, temporary, formats, report)
+                pictures = write_result(result, temporary, ("h5",) if found else None, report)
             written = write_metrics(metrics(), temporary, pictures)
             if found:
                 name_as_bids(temporary, found, moving, fixed)

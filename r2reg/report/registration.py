@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,15 @@ class Registered:
     moved_labels: np.ndarray | None = None
     clip: tuple[float, float] | None = None
 
-    @property
+    @cached_property
     def own_jacobian(self) -> np.ndarray:
         """With the sign of the warp's own: an affine may mirror."""
         return self.jacobian * np.float32(np.sign(np.linalg.det(self.affine.matrix[:-1, :-1])))
+
+    @cached_property
+    def folded(self) -> Volume:
+        """1 where the warp folds."""
+        return self.fixed.with_array((self.own_jacobian <= 0).astype(np.uint8))
 
 
 def tells_of_failure(page: Path) -> bool:
@@ -121,8 +127,7 @@ def _marks(found: Registered, view: Grid) -> np.ndarray:
     for bit, labels in ((FIXED_EDGE, found.fixed_labels), (MOVED_EDGE, found.moved_labels)):
         if labels is not None:
             marks |= bit * _edges(slices(found.fixed.with_array(labels), view, interpolation="nearest"))
-    folded = found.fixed.with_array((found.own_jacobian <= 0).astype(np.uint8))
-    marks |= FOLD * slices(folded, view, interpolation="nearest")
+    marks |= FOLD * slices(found.folded, view, interpolation="nearest")
     cell = max(max(view.shape[:2]) / GRID_LINES, CELL)
     for place in _carried_places(found.warp, view):
         marks |= GRID_LINE * _edges(np.floor(place / cell))
