@@ -2,8 +2,8 @@
 
     python benchmarks/zoo.py COHORT -o OUT [--steps 1500] [--spacing 4] [--only NAME ...] [-- OPTIONS OF r2reg train]
 
-COHORT is a table for `r2reg train` with a column labels and splits train, val and test; images are painted from the
-labels. OUT gets a run folder per network, zoo.csv (a row as soon as a network is scored), zoo.md with the paper's rows
+COHORT is a table for `r2reg train` with columns image and labels and splits train, val and test, such as
+painted_cohort.py makes. OUT gets a run folder per network, zoo.csv (a row as soon as a network is scored), zoo.md with the paper's rows
 beside ours, and environment.json. Stopped, it goes on where it was: a training from its checkpoint. A network that
 fails is told and left out; the rest goes on.
 
@@ -80,7 +80,7 @@ def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
     cache = folder / "cache"
     if not cache.exists():  # the prepared images are the same for all
         cache.symlink_to(os.path.relpath(options.output / "cache", folder), target_is_directory=True)
-    settings = ["--synthesis", "labels", "--spacing", str(options.spacing), "--steps", str(options.steps)]
+    settings = ["--spacing", str(options.spacing), "--steps", str(options.steps)]
     settings += ["--learning-rate", str(options.learning_rate), "--validate-every", str(max(options.steps // 15, 1))]
     command = [
         *R2REG,
