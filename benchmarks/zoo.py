@@ -3,9 +3,9 @@
     python benchmarks/zoo.py COHORT -o OUT [--steps 1500] [--spacing 4] [--only NAME ...] [-- OPTIONS OF r2reg train]
 
 COHORT is a table for `r2reg train` with columns image and labels and splits train, val and test, such as
-painted_cohort.py makes. OUT gets a run folder per network, zoo.csv (a row as soon as a network is scored), zoo.md with the paper's rows
-beside ours, and environment.json. Stopped, it goes on where it was: a training from its checkpoint. A network that
-fails is told and left out; the rest goes on.
+painted_cohort.py makes. OUT gets a run folder per network, zoo.csv (a row as soon as a network is scored), zoo.md with
+the paper's rows beside ours, and environment.json. Stopped, it goes on where it was: a training from its checkpoint. A
+network that fails is told and left out; the rest goes on.
 
 The networks are the paper's: no penalty of the gradient but for `multi`, and MSE; ours (`flow`, `kernel`, with the
 gradient penalised) stand beside them under names of their own. A multi-scale network takes --steps in each of its

@@ -18,7 +18,7 @@ def completion(shell: str) -> None:
 
     \b
       bash    r2reg completion bash >> ~/.bashrc
-      zsh     r2reg completion zsh >> ~/.zshrc
+      zsh     r2reg completion zsh >> ~/.zshrc    (below its compinit)
       fish    r2reg completion fish > ~/.config/fish/completions/r2reg.fish
     """
     from r2reg.cli.main import main

@@ -77,15 +77,3 @@ def test_commands_of_a_page(page, folder):
     assert done.returncode == 0, done.stderr[-2000:]
     for name in MADE[page]:
         assert (folder / name).stat().st_size > 0, name
-
-
-def test_bash_completes_commands_and_options():
-    ask = 'COMPREPLY=(); _r2reg_completion r2reg; echo "${COMPREPLY[@]}"'
-    script = f"""
-        set -e; source <(r2reg completion bash)
-        COMP_WORDS=(r2reg reg); COMP_CWORD=1; {ask}
-        COMP_WORDS=(r2reg register --simil); COMP_CWORD=2; {ask}
-    """
-    variables = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], env=variables, capture_output=True, encoding="utf-8", check=False)
-    assert done.stdout.split() == ["register", "--similarity"], done.stderr
