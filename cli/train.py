@@ -80,12 +80,17 @@ OPTIONS = [
     number("--image-sigma", float, "Noise of the images: prob's kl has its square as weight.", 0, strict=True),
     number("--prior-lambda", float, "Precision of prob's prior.", 0, strict=True),
     choice("--align", settings.Align, "Affine to the first training image (pairs: to fixed), or trust headers."),
-    choice("--synthesis", settings.Synthesis, "Paint the images from the labels column."),
+    choice(
+        "--synthesis",
+        settings.Synthesis,
+        "Paint the images: from the labels column, or from random shapes (no COHORT).",
+    ),
     choice(
         "--contrast",
         settings.Contrast,
-        "Of painted images: T1-like greys for FreeSurfer ids, or random ones.",
+        "Of painted images: T1-like greys for FreeSurfer ids, random ones, or now these, now those.",
     ),
+    choice("--skull", settings.Skull, "What lies around the brain of FreeSurfer maps; mixed: in half the images."),
     click.option("--augment", type=Words(), help=f"Any of {','.join(get_args(settings.Augment))}.  [default: none]"),
     click.option("--shape", type=Numbers(int), help="Training grid, such as 80x96x112.  [default: the first image's]"),
     click.option("--spacing", type=Numbers(float), help="Of the training grid, mm: one or one per axis.  [default: 2]"),
@@ -185,6 +190,7 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
     "image_sigma": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "prior_lambda": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "contrast": ("--synthesis labels", lambda c: c.synthesis == "labels"),
+    "skull": ("--synthesis labels", lambda c: c.synthesis == "labels"),
 }
 
 
@@ -213,9 +219,9 @@ def train(
     """Train a registration network on COHORT and write it to RUN.
 
     COHORT is a CSV with a column image (and labels, mask, subject, group, split), or with columns moving and
-    fixed for given pairs; paths are relative to it. RUN can be given to `r2reg register --model`. SIGINT and
-    SIGTERM finish the step and save; `--resume` goes on to the same weights. `--initial-weights` begins with what
-    another run has learnt, on other images or at another spacing.
+    fixed for given pairs; paths are relative to it; `--synthesis shapes` needs none. RUN can be given to
+    `r2reg register --model`. SIGINT and SIGTERM finish the step and save; `--resume` goes on to the same weights.
+    `--initial-weights` begins with what another run has learnt, on other images or at another spacing.
     """
     merged = merge(read_toml(config) if config else {}, given)
     if write_config:
@@ -223,7 +229,7 @@ def train(
 
         click.echo(to_toml(merged), nl=False)
         return
-    if cohort is None or run is None:
+    if run is None or (cohort is None and merged.synthesis != "shapes"):
         raise click.UsageError("give a cohort and a run folder: r2reg train COHORT.csv -o RUN")
     from r2reg.training.loop import train as train_network
 

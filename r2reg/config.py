@@ -18,10 +18,11 @@ Scheme = Literal["euler", "rk4"]
 SpectralNorm = Literal["operator", "kernel"]
 TrainSimilarity = Literal["mse", "lncc", "ngf", "mi", "mind", "dice"]
 Align = Literal["none", "affine"]
-Synthesis = Literal["none", "labels"]
-Contrast = Literal["t1", "random"]
+Synthesis = Literal["none", "labels", "shapes"]
+Contrast = Literal["t1", "random", "mixed"]
+Skull = Literal["strip", "keep", "mixed"]
 Schedule = Literal["constant", "cosine"]
-Augment = Literal["affine", "flip", "intensity"]
+Augment = Literal["affine", "warp", "flip", "resolution", "bias", "intensity", "crop"]
 
 
 SMOOTHED: tuple[Velocity, ...] = ("gauss", "multi", "nonprob-gauss")
@@ -218,6 +219,7 @@ class TrainConfig(Settings):
     align: Align = "affine"
     synthesis: Synthesis = "none"
     contrast: Contrast = "t1"
+    skull: Skull = "strip"
     augment: tuple[Augment, ...] = ()
     shape: tuple[int, ...] | None = None
     clip: tuple[float, float] | None = None
@@ -244,6 +246,7 @@ class TrainConfig(Settings):
         check_choice("align", self.align, Align)
         check_choice("synthesis", self.synthesis, Synthesis)
         check_choice("contrast", self.contrast, Contrast)
+        check_choice("skull", self.skull, Skull)
         check_choice("schedule", self.schedule, Schedule)
         check_device(self.device)
         for kind in self.augment:
@@ -266,12 +269,20 @@ class TrainConfig(Settings):
             check_not_negative(name, getattr(self, name))
         check_weights(self.weights)
         self._check_parts()
+        self._check_shapes()
         if self.shape is not None:
             check_list("shape", self.shape)
             for value in self.shape:
                 check_count("shape", value, least=8)
         if self.clip is not None and (len(self.clip) != 2 or not self.clip[0] < self.clip[1]):
             raise ConfigError(f"clip needs a lower and a higher intensity. Received: clip={self.clip}")
+
+    def _check_shapes(self) -> None:
+        if self.synthesis == "shapes" and "warp" not in self.augment:
+            raise ConfigError(
+                "a pair of random shapes is one map, warped twice: add warp to --augment. "
+                f"Received: augment={','.join(self.augment) or 'none'}"
+            )
 
     def _check_parts(self) -> None:
         weights = self.loss_weights

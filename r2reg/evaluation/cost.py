@@ -176,7 +176,7 @@ def _training(method: str, size: int) -> Callable[[], Any]:
         shape = tuple(-(-n // model.downsampling) for n in shape)
         model = model.branch("coarse")
     network = build_network(model, shape)
-    trainer = make_trainer(network, TrainConfig(model=model, weights={"diffusion": 0.0}), 0)
+    trainer = make_trainer(network, TrainConfig(model=model, weights={"diffusion": 0.0}))
     rng = np.random.default_rng(0)
     batch = {name: rng.random((1, *shape, 1), np.float32) for name in ("moving", "fixed")}
     batch |= {

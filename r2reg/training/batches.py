@@ -6,14 +6,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2reg.config import Augment, TrainConfig
-from r2reg.training.augmentation import augmented, draw_augmentation
+from r2reg.training.augmentation import Paint, augmented, draw_augmentation
 from r2reg.training.dataset import Dataset
-from r2reg.training.synthesis import compact, draw, paint
+from r2reg.training.synthesis import class_shares, compact, draw, paint_classes
 from r2reg.training.views import Batch, View, Whole
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ VALIDATION_STREAM = 2**32 - 1  # a step number that no training reaches: the ran
 class Batches:
     """Makes training and validation batches of a dataset.
 
-    A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S) int32,
-    0 or 1 + the place in the dataset's label_ids, where labels are wanted; mask (N, *S, 1) float32, the fixed
-    image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or _domain:
-    data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole grid.
+    A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S, C) uint8, the
+    shares of the dataset's C trained classes, 255 a whole voxel, where labels are wanted; mask (N, *S, 1) float32, the
+    fixed image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or
+    _domain: data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole
+    grid.
 
     Args:
         view: what is seen of a pair, all of it unless given.
@@ -72,7 +74,9 @@ class Batches:
         rng = np.random.default_rng([self.config.seed, VALIDATION_STREAM, number])
         items = self.dataset.items
         labelled = items[moving].labels is not None and items[fixed].labels is not None
-        return self._stack([self._pair(moving, fixed, rng, labelled)])
+        # Two images of one map of shapes differ by their warps alone.
+        augment = self.config.augment if self.config.synthesis == "shapes" else ()
+        return self._stack([self._pair(moving, fixed, rng, labelled, augment)])
 
     def _stack(self, pairs: list[Batch]) -> Batch:
         batch = {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
@@ -81,18 +85,23 @@ class Batches:
     def _pair(
         self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool, augment: tuple[Augment, ...] = ()
     ) -> Batch:
-        items, ids = self.dataset.items, self.dataset.label_ids
-        images = self._images(moving, fixed, rng)
-        pair = {"moving": images[0][..., None], "fixed": images[1][..., None]}
-        if labelled:
-            pair["moving_labels"] = compact(np.asarray(items[moving].load("labels")), ids)
-            pair["fixed_labels"] = compact(np.asarray(items[fixed].load("labels")), ids)
+        dataset, painted = self.dataset, self.config.synthesis != "none"
+        arrays: Batch = {}
+        for role, item in (("moving", dataset.items[moving]), ("fixed", dataset.items[fixed])):
+            if painted or labelled:
+                arrays[f"{role}_labels"] = compact(np.asarray(item.load("labels")), dataset.label_ids)
+            if not painted:
+                arrays[role] = np.array(item.load("image"))
         if self.masked:
-            mask = items[fixed].load("mask")
-            ones = np.ones((*self.dataset.shape, 1), np.float32)
-            pair["mask"] = ones if mask is None else np.asarray(mask, np.float32)[..., None]
-        if augment:
-            pair = augmented(pair, draw_augmentation(rng, augment, self.dataset.spacing), ids)
+            mask = dataset.items[fixed].load("mask")
+            arrays["mask"] = np.ones(dataset.shape, np.float32) if mask is None else np.asarray(mask, np.float32)
+        paints = self._paints(rng) if painted else None
+        change = draw_augmentation(rng, augment, dataset.spacing)
+        arrays = augmented(arrays, change, dataset.label_ids, dataset.shape, dataset.spacing, paints)
+        pair: Batch = {name: arrays[name][..., None] for name in ("moving", "fixed", "mask") if name in arrays}
+        if labelled:
+            for name in ("moving_labels", "fixed_labels"):
+                pair[name] = class_shares(arrays[name], dataset.classes, dataset.shape)
         pair = self.view(pair, rng)
         if self.config.loss_weights["flow_consistency_data"] > 0:
             pair["data_points"] = _points_of_data(pair["fixed"][..., 0], rng)
@@ -101,16 +110,18 @@ class Batches:
             pair["domain_points"] = rng.random((POINTS, len(last)), np.float32) * last
         return pair
 
-    def _images(self, moving: int, fixed: int, rng: np.random.Generator) -> list[np.ndarray]:
-        items, config = self.dataset.items, self.config
-        if config.synthesis == "none":
-            return [np.array(items[i].load("image")) for i in (moving, fixed)]
-        recipes = [draw(rng, self.dataset.label_ids, config.contrast) for _ in range(2)]
-        if config.contrast == "random" and config.similarity != "dice":
-            # Intensities are compared, so both images show the same contrast.
+    def _paints(self, rng: np.random.Generator) -> dict[str, Paint]:
+        """By role, what paints an image of classes on the labels' grid."""
+        config, dataset = self.config, self.dataset
+        recipes = [draw(rng, dataset.label_ids, config.contrast) for _ in range(2)]
+        if config.similarity in ("mse", "lncc"):  # which compare intensities
             recipes[1] = recipes[1].with_contrast_of(recipes[0])
-        labels = [np.asarray(items[i].load("labels")) for i in (moving, fixed)]
-        return [paint(array, recipe) for array, recipe in zip(labels, recipes, strict=True)]
+        if config.skull == "mixed":
+            recipes = [recipe.without(dataset.around_brain) if rng.random() < 0.5 else recipe for recipe in recipes]
+        return {
+            role: partial(paint_classes, ids=dataset.label_ids, recipe=recipe, shape=dataset.shape)
+            for role, recipe in zip(("moving", "fixed"), recipes, strict=True)
+        }
 
 
 def _points_of_data(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -47,7 +47,7 @@ def write_card(
         begun: SHA-256 of the weights that the training began with, where they were not random.
     """
     held_out = "held-out" if dataset.held_out else "**not held out: the training pairs themselves**"
-    painted = " painted from label maps" if config.synthesis == "labels" else ""
+    painted = {"none": "", "labels": " painted from label maps", "shapes": ", painted maps of random shapes"}
     scores = "\n".join(f"| {name} | {value:.5g} |" for name, value in best.items())
     used = ", ".join(f"{k} {v}" for k, v in versions.items())
     first = f"- Begun with the weights of another model, SHA-256 `{begun}`.\n" if begun else ""
@@ -58,7 +58,7 @@ def write_card(
 A registration network trained with r2reg. Use it with
 `r2reg register MOVING FIXED --model THIS_FOLDER -o OUT`.
 
-- Images: {len(dataset.items)} prepared{painted}, {shape} voxels of {spacing} mm.
+- Images: {len(dataset.items)} prepared{painted[config.synthesis]}, {shape} voxels of {spacing} mm.
 - Training pairs: {len(dataset.training)}.
 - Validation: {len(dataset.validation)} pairs, {held_out}.
 - Weights: `model.weights.h5`, SHA-256 `{sha256}`, best on validation.

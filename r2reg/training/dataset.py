@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from r2reg.geometry.grid import Grid
 from r2reg.io.tables import Pair, Subject, is_pairs, read_cohort, read_pairs
 from r2reg.training.grids import training_grid
 from r2reg.training.prepare import Cache, Item, Loaded, Source, foreground, load, prepare
+from r2reg.training.shapes import MAPS, shape_items
+from r2reg.training.synthesis import ids_around_brain
 
 log = logging.getLogger(__name__)
+LEAST_VOXELS = 4  # mean size on the training grid of a label that is a class of the loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +29,8 @@ class Dataset:
     """Prepared images and pairs of them, as (moving, fixed) places in `items`.
 
     given: the training pairs were given, and an epoch is one pass over them; otherwise they are all that a
-    cohort allows, and an epoch is 100 random ones. label_ids: rising, without 0. held_out: the validation
-    pairs hold images that are not trained on.
+    cohort allows, and an epoch is 100 random ones. label_ids: rising, without 0; trained_ids: those of them that are
+    classes of the loss and of validation. held_out: the validation pairs hold images that are not trained on.
     """
 
     items: tuple[Item, ...]
@@ -35,8 +39,20 @@ class Dataset:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     label_ids: tuple[int, ...]
+    trained_ids: tuple[int, ...]
     given: bool
     held_out: bool
+
+    @property
+    def around_brain(self) -> tuple[int, ...]:
+        """Those of label_ids that lie around a FreeSurfer map's brain: painted, but no structures to align."""
+        return ids_around_brain(self.label_ids)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(1 + number of label_ids,): 0, then of each id 1 + its place in trained_ids, or 0."""
+        place = {label: k for k, label in enumerate(self.trained_ids, start=1)}
+        return np.array([0, *(place.get(label, 0) for label in self.label_ids)])
 
     def validation_items(self) -> list[dict[str, dict[str, str | None]]]:
         """Of each validation pair the names of moving's and fixed's files in the cache; `reopened` reads it."""
@@ -69,6 +85,7 @@ def reopened(
         shape=shape,
         spacing=(1.0,) * len(shape),
         label_ids=label_ids,
+        trained_ids=label_ids,
         given=True,
         held_out=True,
     )
@@ -108,10 +125,20 @@ def make_dataset(
         cache_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{cache_folder}: cannot be made ({error.strerror}); choose another folder") from None
+    if config.synthesis == "shapes":
+        return _of_shapes(config, cache_folder)
     cohort = [row for row in rows if isinstance(row, Subject) and row.split != "test"]
     if cohort:
         return _from_cohort(cohort, config, cache_folder)
     return _from_pairs([row for row in rows if isinstance(row, Pair) and row.split != "test"], config, cache_folder)
+
+
+def _of_shapes(config: TrainConfig, folder: Path) -> tuple[Dataset, TrainConfig]:
+    config = fit_dimension(config, len(config.shape or ()) or config.model.ndim)
+    items = shape_items(config, Cache(folder, config))
+    pairs = [(i, i) for i in range(len(items))]
+    grid = Grid(config.shape or (), np.diag([*config.model.spacing, 1.0]))
+    return _dataset(items, pairs[:MAPS], pairs[MAPS:], grid, config, given=False, held_out=True)
 
 
 def _from_cohort(used: list[Subject], config: TrainConfig, folder: Path) -> tuple[Dataset, TrainConfig]:
@@ -217,24 +244,33 @@ def _dataset(
         log.warning("no validation image is held out: the training pairs are validated on")
     # Spread over the list, so that few pairs still show many images.
     chosen = np.linspace(0, len(validation) - 1, min(config.validation_pairs, len(validation))).round().astype(int)
+    label_ids, trained_ids = _label_ids(items, grid)
     dataset = Dataset(
         items=tuple(items),
         training=tuple(training),
         validation=tuple(validation[i] for i in chosen),
         shape=grid.shape,
         spacing=tuple(float(s) for s in grid.spacing.round(6)),
-        label_ids=_label_ids(items),
+        label_ids=label_ids,
+        trained_ids=trained_ids,
         given=given,
         held_out=held_out,
     )
     return dataset, config
 
 
-def _label_ids(items: list[Item]) -> tuple[int, ...]:
-    """All ids that any prepared label map holds, without 0."""
-    ids: set[int] = set()
-    for item in items:
-        labels = item.load("labels")
-        if labels is not None:
-            ids.update(np.unique(labels).tolist())
-    return tuple(sorted(i for i in ids if i > 0))
+def _label_ids(items: list[Item], grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """All ids that any prepared label map holds, without 0; and those that are large enough to be aligned."""
+    maps = [labels for item in items if (labels := item.load("labels")) is not None]
+    voxels: Counter[int] = Counter()
+    for labels in maps:
+        found, count = np.unique(labels, return_counts=True)
+        voxels.update(dict(zip(found.tolist(), (count * np.prod(grid.shape) / labels.size).tolist(), strict=True)))
+    ids = tuple(sorted(i for i in voxels if i > 0))
+    small = [i for i in ids if voxels[i] < LEAST_VOXELS * len(maps)]
+    if small and len(small) < len(ids):
+        log.info("too small or too rare for the loss: labels %s", ", ".join(map(str, small)))
+    else:
+        small = []
+    left_out = {*small, *ids_around_brain(ids)}
+    return ids, tuple(i for i in ids if i not in left_out)

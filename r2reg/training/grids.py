@@ -13,6 +13,7 @@ from r2reg.preprocessing.resolution import low_pass
 from r2reg.resampling import resample
 
 MARGIN_MM = 15.0  # kept around the painted head of the reference, for heads that are larger
+MOST_PARTS = 2  # along an axis, into which labels divide a voxel of the training grid
 
 
 def training_grid(
@@ -63,6 +64,33 @@ def _box(reference: Grid, foreground: np.ndarray, full: Grid) -> tuple[np.ndarra
     corners = np.array(np.meshgrid(*ends, indexing="ij"), dtype=np.float64).reshape(reference.ndim, -1).T
     index = full.ras_to_index(reference.index_to_ras(corners))
     return index.min(axis=0), index.max(axis=0)
+
+
+def finer(grid: Grid, parts: Sequence[int]) -> Grid:
+    """The grid that divides each voxel of another into equal parts along each axis."""
+    shares = 1 / np.array(parts, float)
+    affine = grid.affine.copy()
+    affine[:-1, :-1] *= shares
+    affine[:-1, -1] = grid.index_to_ras((shares - 1) / 2)
+    return Grid(tuple(int(n * p) for n, p in zip(grid.shape, parts, strict=True)), affine)
+
+
+def label_grid(labels: Grid, grid: Grid) -> Grid:
+    """Where labels are kept for a training grid: on voxels up to MOST_PARTS times as fine, where the map is as fine.
+
+    A voxel of the training grid then holds shares of several classes, as it does in the anatomy.
+    """
+    along = np.linalg.norm(np.linalg.inv(labels.affine[:-1, :-1]) @ grid.affine[:-1, :-1], axis=0)
+    return finer(grid, np.clip(np.floor(along + 1e-3), 1, MOST_PARTS).astype(int).tolist())
+
+
+def block_means(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(*S') on a grid whose voxels it divides into equal parts: float32 means."""
+    parts = [n // m for n, m in zip(array.shape, shape, strict=True)]
+    if max(parts) == 1:
+        return array.astype(np.float32)
+    split = [n for m, p in zip(shape, parts, strict=True) for n in (m, p)]
+    return array.reshape(split).mean(axis=tuple(range(1, len(split), 2)), dtype=np.float32)
 
 
 def to_grid(volume: Volume, grid: Grid, transforms: Sequence, interpolation: str = "linear") -> np.ndarray:

@@ -52,7 +52,7 @@ class TrainResult:
 
 
 def train(
-    table: Path | str,
+    table: Path | str | None,
     run: Path | str,
     config: TrainConfig,
     *,
@@ -68,7 +68,7 @@ def train(
     of its own in a folder of its name and for as many steps; once phase 2 has begun, they stay as they are.
 
     Args:
-        table: a cohort or pairs CSV (see `r2reg.io.tables`).
+        table: a cohort or pairs CSV (see `r2reg.io.tables`); None where the images are of random shapes.
         resume: go on from last.ckpt, to the same weights as a run that was never stopped; without one, begin.
         overwrite: replace what an earlier run left; its prepared images are used again.
         initial: a model folder whose weights to begin with, of a network with the same layers.
@@ -79,8 +79,14 @@ def train(
         TrainingError: a checkpoint that does not fit, or a loss that is not finite.
         KeyboardInterrupt: stopped by a signal, after saving.
     """
-    table, run = Path(table), Path(run)
-    rows = read_table(table, config)
+    run = Path(run)
+    if (table is None) != (config.synthesis == "shapes"):
+        raise ConfigError(
+            "give a cohort, a CSV of images; or no cohort and --synthesis shapes, which needs none"
+            if table is None
+            else f"{table}: --synthesis shapes draws its own images; leave the cohort out"
+        )
+    rows = [] if table is None else read_table(Path(table), config)
     if initial and not (Path(initial) / CONFIG).is_file():  # before images are prepared for it
         raise ModelError(f"{initial}: holds no {CONFIG}; give a folder that `r2reg train` wrote")
     made = first_missing(run)
@@ -190,7 +196,7 @@ class Run:
             load_weights(self.network, self.initial.folder)
             self.identity |= {"initial weights": self.initial.sha256}
         with self.parallel.scope():
-            self.trainer = make_trainer(self.network, config, len(dataset.label_ids), self.total)
+            self.trainer = make_trainer(self.network, config, self.total)
         self.batches = Batches(dataset, config, view, branches)
         self.state = State()
         self.stopped = False

@@ -20,11 +20,11 @@ from r2reg.io.files import atomic_path, sha256
 from r2reg.io.images import Volume, read_image, read_labels, read_mask
 from r2reg.preprocessing.affine.initial import initial_affine
 from r2reg.preprocessing.intensity import normalise
-from r2reg.training.grids import to_grid
+from r2reg.training.grids import label_grid, to_grid
 from r2reg.training.synthesis import draw, paint, strip_skull
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 1  # part of every cache key: raise it when the preparation changes
+CACHE_VERSION = 2  # part of every cache key: raise it when the preparation changes
 # Of the affine alignment and of the images painted for it: not the training's, so that its seeds share a
 # cache.
 ALIGN_SEED = 0
@@ -49,7 +49,7 @@ class Source:
 class Item:
     """One prepared image: files of arrays on the training grid.
 
-    image: float32 in [0, 1]; None where images are painted. labels: integers. mask: bool.
+    image: float32 in [0, 1]; None where images are painted. labels: integers, on the grid of `label_grid`. mask: bool.
     """
 
     name: str
@@ -83,7 +83,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image as read: normalised image and masks on the image's own grid, stripped labels on theirs."""
+    """One image as read: normalised image and mask on the image's own grid, labels on theirs.
+
+    Where images are painted, `image` holds the labels of the brain alone, which is what is aligned.
+    """
 
     image: Volume
     labels: Volume | None
@@ -101,8 +104,8 @@ def load(source: Source, config: TrainConfig) -> Loaded:
     if config.synthesis == "labels":
         if labels is None:
             raise TrainingError(f"{source.name}: has no label map to paint; fill the labels column")
-        labels = replace(labels, array=strip_skull(labels.array))
-        return Loaded(labels, labels, mask)
+        brain = replace(labels, array=strip_skull(labels.array))
+        return Loaded(brain, brain if config.skull == "strip" else labels, mask)
     if source.image is None:
         raise TrainingError(f"{source.name}: has no image; fill the image column or use --synthesis labels")
     image = read_image(source.image)
@@ -139,6 +142,7 @@ class Cache:
             "align": config.align,
             "synthesis": config.synthesis,
             "clip": config.clip,
+            "skull": config.skull == "strip",
         }
         self._hashes: dict[Path, str] = {}
 
@@ -216,9 +220,13 @@ def prepare(
 def resample_all(
     loaded: Loaded, grid: Grid, transforms: Sequence[Affine], config: TrainConfig
 ) -> dict[str, np.ndarray | None]:
-    """Image (None where it will be painted), labels and mask on the training grid."""
+    """Image (None where it will be painted) and mask on the training grid, labels on that of `label_grid`."""
     painted = config.synthesis == "labels"
     image = None if painted else to_grid(loaded.image, grid, transforms).astype(np.float32)
-    labels = None if loaded.labels is None else to_grid(loaded.labels, grid, transforms, "nearest")
+    labels = (
+        None
+        if loaded.labels is None
+        else to_grid(loaded.labels, label_grid(loaded.labels.grid, grid), transforms, "nearest")
+    )
     mask = None if loaded.mask is None else to_grid(loaded.mask, grid, transforms, "nearest") > 0
     return {"image": image, "labels": labels, "mask": mask}

@@ -12,6 +12,7 @@ import numpy as np
 
 from r2reg.errors import TrainingError
 from r2reg.preprocessing.intensity import normalise
+from r2reg.training.grids import block_means
 
 # FreeSurfer's classes outside the brain in whole-head maps (skull, skin, eyes, ...).
 EXTRA_CEREBRAL = range(500, 600)
@@ -33,7 +34,7 @@ T1_MEANS = {
 T1_JITTER = 0.03  # sd of a class mean around the table's value
 MEAN_RANGE = (0.1, 1.0)  # of a class without a prior; background stays 0
 SD_RANGE = (0.01, 0.06)  # of the grey values within a class
-BLUR_RANGE = (0.3, 0.9)  # sd of the smoothing, voxels: partial volume at the training grid
+BLUR_RANGE = (0.3, 0.9)  # sd of the smoothing, voxels of the labels
 NOISE_RANGE = (0.0, 0.03)  # sd of the noise after smoothing
 
 
@@ -47,6 +48,10 @@ class Paint:
     noise: float
     seed: int
 
+    def without(self, ids: Collection[int]) -> Paint:
+        """This recipe with classes that stay black."""
+        return replace(self, means={k: mean for k, mean in self.means.items() if k not in ids})
+
     def with_contrast_of(self, other: Paint) -> Paint:
         """This recipe with the other's class means: other noise and texture, the same contrast."""
         return replace(self, means=other.means)
@@ -57,12 +62,21 @@ def is_freesurfer(ids: Collection[int]) -> bool:
     return set(ids) >= FREESURFER_MARKS
 
 
+def ids_around_brain(ids: Collection[int]) -> tuple[int, ...]:
+    """Those of a map's ids that are FreeSurfer's of what lies around the brain; none where its ids are others."""
+    return tuple(k for k in sorted(ids) if k in EXTRA_CEREBRAL) if is_freesurfer(ids) else ()
+
+
+def around_brain(labels: np.ndarray) -> np.ndarray:
+    """Where FreeSurfer ids are of what lies around the brain: skull, skin, eyes."""
+    return (labels >= EXTRA_CEREBRAL.start) & (labels < EXTRA_CEREBRAL.stop)
+
+
 def strip_skull(labels: np.ndarray) -> np.ndarray:
     """The map with extra-cerebral classes set to 0 where its ids are FreeSurfer's; else the map itself."""
     if not is_freesurfer(np.unique(labels).tolist()):
         return labels
-    outside = (labels >= EXTRA_CEREBRAL.start) & (labels < EXTRA_CEREBRAL.stop)
-    return np.where(outside, np.zeros((), labels.dtype), labels)
+    return np.where(around_brain(labels), np.zeros((), labels.dtype), labels)
 
 
 def tissue(label: int) -> int:
@@ -85,10 +99,12 @@ def draw(rng: np.random.Generator, ids: Collection[int], contrast: str = "t1") -
     Args:
         ids: the label ids of the cohort; 0 (background) is black and needs no entry. A draw depends on all
             ids, so images that must look alike are drawn with the same ones.
-        contrast: "t1": recognised FreeSurfer tissues near their T1 grey; "random": every class at random. Ids
-            that are not FreeSurfer's are always at random.
+        contrast: "t1": recognised FreeSurfer tissues near their T1 grey; "random": every class at random; "mixed":
+            one or the other. Ids that are not FreeSurfer's are always at random.
     """
     brain = is_freesurfer(ids)
+    if contrast == "mixed":
+        contrast = "t1" if rng.random() < 0.5 else "random"
     group = {label: tissue(label) if brain else label for label in sorted(ids) if label > 0}
     means, sds = {}, {}
     for name in sorted(set(group.values())):
@@ -107,28 +123,39 @@ def draw(rng: np.random.Generator, ids: Collection[int], contrast: str = "t1") -
 
 
 def paint(labels: np.ndarray, recipe: Paint) -> np.ndarray:
-    """An image from a label map: Gaussian grey values per class, smoothed, with noise, then scaled to [0, 1].
+    """An image from a label map, see `paint_classes`.
 
     Args:
         labels: (X, Y[, Z]) integers; ids without an entry in the recipe are background.
+    """
+    known = sorted(recipe.means)
+    return paint_classes(compact(labels, known), known, recipe, labels.shape)
+
+
+def paint_classes(index: np.ndarray, ids: Sequence[int], recipe: Paint, shape: Sequence[int]) -> np.ndarray:
+    """An image: Gaussian grey values per class, smoothed, brought to a grid, with noise, then scaled to [0, 1].
+
+    Args:
+        index: (*S') compact classes, 0 or 1 + the place in `ids`; those without an entry in the recipe are black.
+        shape: S, whose voxels the grid of `index` divides into equal parts, so that they mix classes.
     Returns:
-        (X, Y[, Z]) float32 in [0, 1]; the background stays 0.
+        (*S) float32 in [0, 1]; the background stays 0.
     Raises:
         TrainingError: no voxel that could be painted.
     """
     from scipy.ndimage import gaussian_filter
 
-    known = sorted(recipe.means)
-    index = compact(labels, known)
-    if not index.any():
-        raise TrainingError("the label map holds no class to paint; check its ids")
-    means = np.array([0, *(recipe.means[k] for k in known)], np.float32)
-    sds = np.array([0, *(recipe.sds[k] for k in known)], np.float32)
+    means = np.array([0, *(recipe.means.get(k, 0) for k in ids)], np.float32)
+    sds = np.array([0, *(recipe.sds.get(k, 0) for k in ids)], np.float32)
+    painted = np.array([False, *(k in recipe.means for k in ids)])
     rng = np.random.default_rng(recipe.seed)
-    image = means[index] + sds[index] * rng.standard_normal(labels.shape, np.float32)
-    image = gaussian_filter(image, recipe.blur, truncate=3)
+    image = means[index] + sds[index] * rng.standard_normal(index.shape, np.float32)
+    image = block_means(gaussian_filter(image, recipe.blur, truncate=3), shape)
+    inside = block_means(painted[index], shape) >= 0.5
+    if not inside.any():
+        raise TrainingError("the label map holds no class to paint; check its ids")
     # Like a skull-stripped scan, no noise outside: it would be a texture to align.
-    image += np.float32(recipe.noise) * rng.standard_normal(labels.shape, np.float32) * (index > 0)
+    image += np.float32(recipe.noise) * rng.standard_normal(image.shape, np.float32) * inside
     return normalise(np.maximum(image, 0), name="painted image")
 
 
@@ -137,3 +164,28 @@ def compact(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     known = np.asarray(ids, labels.dtype)
     place = np.minimum(np.searchsorted(known, labels), max(len(known) - 1, 0))
     return np.where(known[place] == labels, place + 1, 0).astype(np.int32) if len(known) else np.zeros_like(place)
+
+
+def class_shares(index: np.ndarray, classes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The share of each class in each voxel.
+
+    Args:
+        index: (*S') integers, places in `classes`.
+        classes: what is counted: 0 nothing, k the class k of C.
+        shape: S, whose voxels the grid of `index` divides into equal parts.
+    Returns:
+        (*S, C) uint8, 255 a whole voxel: a quarter of float32's memory while batches wait.
+    """
+    parts = [n // m for n, m in zip(index.shape, shape, strict=True)]
+    of_class = np.eye(int(classes.max()) + 1, dtype=np.uint16)[classes, 1:]
+    count = sum(
+        of_class[index[tuple(slice(k, None, p) for k, p in zip(start, parts, strict=True))]]
+        for start in np.ndindex(*parts)
+    )
+    return (count * 255 // int(np.prod(parts))).astype(np.uint8)
+
+
+def main_class(shares: np.ndarray) -> np.ndarray:
+    """(*S, C) shares -> (*S) int32: 0 where most is background, else 1 + the largest class."""
+    rest = 255 - np.minimum(shares.sum(axis=-1, dtype=np.int32), 255)
+    return np.where(shares.max(axis=-1, initial=0) > rest, shares.argmax(axis=-1) + 1, 0).astype(np.int32)

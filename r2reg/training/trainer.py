@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Tensor = Any
 
 
-def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int) -> dict:
+def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig) -> dict:
     """The parts of the objective that have a weight, unweighted scalars, lower is better.
 
     Of a network with several scales (ms-vm-diff) the means over the scales, each with its own images; what looks at
@@ -23,7 +23,6 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
     Args:
         batch: as `batches.Batches` makes it.
         outputs: of the trainer's model, {"velocity", "displacement", ...}.
-        classes: number of label classes without background.
     Returns:
         similarity, folding and diffusion always, the others where they have a weight.
     """
@@ -37,7 +36,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
         "flow_consistency_data": lambda: regularity.flow_consistency(*flow_trip, batch["data_points"]),
         "flow_consistency_domain": lambda: regularity.flow_consistency(*flow_trip, batch["domain_points"]),
     }
-    by_scale = [_scale_parts(*at_scale(batch, outputs, scale), config, classes) for scale in config.model.scales]
+    by_scale = [_scale_parts(*at_scale(batch, outputs, scale), config) for scale in config.model.scales]
     parts = {}
     for name in part_names(config):
         values = [makers[name]() for makers in by_scale] if name in by_scale[0] else [inverses[name]()]
@@ -46,7 +45,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
 
 
 def _scale_parts(
-    batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig, classes: int
+    batch: dict[str, Tensor], outputs: dict[str, Tensor], config: TrainConfig
 ) -> dict[str, Callable[[], Tensor]]:
     """Name -> what computes a part that every scale has."""
     from r2reg.flow.warp import warp
@@ -57,13 +56,13 @@ def _scale_parts(
 
     def similarity() -> Tensor:
         if config.similarity == "dice":
-            return dice_loss(batch, displacement, classes)
+            return dice_loss(batch, displacement)
         moved = warp(batch["moving"], displacement)
         return SIMILARITIES[config.similarity](batch["fixed"], moved, batch.get("mask"))
 
     return {
         "similarity": similarity,
-        "dice": lambda: dice_loss(batch, displacement, classes),
+        "dice": lambda: dice_loss(batch, displacement),
         "folding": lambda: regularity.folding(displacement),
         "diffusion": lambda: regularity.diffusion(velocity),
         "bending": lambda: regularity.bending(velocity),
@@ -94,17 +93,15 @@ def name_counts(config: TrainConfig, name: str) -> bool:
     return config.loss_weights[name] > 0 and not (name == "dice" and config.similarity == "dice")
 
 
-def dice_loss(batch: dict[str, Tensor], displacement: Tensor, classes: int) -> Tensor:
-    """1 - mean soft Dice of the linearly warped one-hot labels, background left out."""
+def dice_loss(batch: dict[str, Tensor], displacement: Tensor) -> Tensor:
+    """1 - mean soft Dice of the linearly warped shares of the classes, background left out."""
     from keras import ops
 
     from r2reg.flow.warp import warp
     from r2reg.losses.overlap import soft_dice
 
-    def one_hot(labels: Tensor) -> Tensor:
-        return ops.one_hot(ops.cast(labels, "int32"), classes + 1, dtype=displacement.dtype)[..., 1:]
-
-    return soft_dice(one_hot(batch["fixed_labels"]), warp(one_hot(batch["moving_labels"]), displacement))
+    fixed, moving = (ops.cast(batch[f"{role}_labels"], displacement.dtype) / 255 for role in ("fixed", "moving"))
+    return soft_dice(fixed, warp(moving, displacement))
 
 
 def total_loss(parts: dict[str, Tensor], config: TrainConfig) -> Tensor:
@@ -118,7 +115,7 @@ def needs_inverse(config: TrainConfig) -> bool:
     return any(config.loss_weights[name] > 0 for name in FLOW_CONSISTENCIES)
 
 
-def make_trainer(network: keras.Model, config: TrainConfig, classes: int, steps: int = 1) -> keras.Model:
+def make_trainer(network: keras.Model, config: TrainConfig, steps: int = 1) -> keras.Model:
     """A compiled model around a network, for `train_on_batch(batch)`, which returns the loss and its parts.
 
     Keras' own train step is kept: overriding only the loss works alike on TensorFlow, JAX and PyTorch.
@@ -154,7 +151,7 @@ def make_trainer(network: keras.Model, config: TrainConfig, classes: int, steps:
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
             # PyTorch's trainer hands the batch on as it came, in NumPy arrays.
             batch = {name: keras.ops.convert_to_tensor(value) for name, value in x.items()}
-            parts = loss_parts(batch, y_pred, config, classes)
+            parts = loss_parts(batch, y_pred, config)
             for tracker in self.trackers:
                 tracker.update_state(parts[tracker.name])
             return total_loss(parts, config) / backend.replicas()

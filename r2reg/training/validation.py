@@ -10,6 +10,7 @@ import numpy as np
 from r2reg.config import TrainConfig
 from r2reg.metrics.overlap import dice
 from r2reg.training.batches import Batch, Batches
+from r2reg.training.synthesis import main_class
 from r2reg.training.trainer import loss_parts, total_loss
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def validate(trainer: keras.Model, batches: Batches, config: TrainConfig) -> Val
         batch = batches.validation(number)
         outputs = trainer.predict_on_batch({name: batch[name] for name in trainer.input_names})
         outputs = {name: value[:1] for name, value in outputs.items()}  # of the first device, where there are several
-        rows.append(_scores(batch, outputs, config, len(batches.dataset.label_ids)))
+        rows.append(_scores(batch, outputs, config))
         if picture is None:
             picture = _picture(batch, outputs["displacement"])
     names = dict.fromkeys(name for row in rows for name in row)
@@ -45,7 +46,7 @@ def validate(trainer: keras.Model, batches: Batches, config: TrainConfig) -> Val
     return Validation(values, picture if picture is not None else np.zeros((1, 1), np.float32))
 
 
-def _scores(batch: Batch, outputs: dict[str, np.ndarray], config: TrainConfig, classes: int) -> dict[str, float]:
+def _scores(batch: Batch, outputs: dict[str, np.ndarray], config: TrainConfig) -> dict[str, float]:
     from keras import ops
 
     from r2reg.flow.jacobian import jacobian_determinant
@@ -53,15 +54,15 @@ def _scores(batch: Batch, outputs: dict[str, np.ndarray], config: TrainConfig, c
 
     tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
     fields = {name: ops.convert_to_tensor(value) for name, value in outputs.items()}
-    parts = loss_parts(tensors, fields, config, classes)
+    parts = loss_parts(tensors, fields, config)
     scores = {"loss": _number(total_loss(parts, config)), **{k: _number(v) for k, v in parts.items()}}
     determinant = ops.convert_to_numpy(jacobian_determinant(fields["displacement"]))
     scores["folds_percent"] = 100 * float((determinant <= 0).mean())
     if "moving_labels" in batch:
-        # Ids below 2^24 are exact in float32, and the compact ones are small.
-        labels = ops.cast(tensors["moving_labels"][..., None], "float32")
+        # Places of classes are exact in float32.
+        labels = ops.convert_to_tensor(main_class(batch["moving_labels"])[..., None].astype(np.float32))
         moved = ops.convert_to_numpy(warp(labels, fields["displacement"], "nearest"))
-        mean = dice(batch["fixed_labels"][0], moved[0, ..., 0].astype(np.int32))["mean"]
+        mean = dice(main_class(batch["fixed_labels"])[0], moved[0, ..., 0].astype(np.int32))["mean"]
         if mean is not None:
             scores["dice_labels"] = mean
     return scores

@@ -20,7 +20,7 @@ class View(Protocol):
     shape: tuple[int, ...]
 
     def __call__(self, pair: Batch, rng: np.random.Generator) -> Batch:
-        """The pair's arrays (X, Y[, Z]) or (X, Y[, Z], 1), cut or resampled alike."""
+        """The pair's arrays (X, Y[, Z], C), cut or resampled alike."""
 
 
 class Whole:
@@ -59,7 +59,7 @@ class Coarse:
 
 
 def coarser(batch: dict[str, Tensor], factor: int) -> dict[str, Tensor]:
-    """A batch on a coarser grid: images and masks by means over blocks, labels by the voxel in the middle.
+    """A batch on a coarser grid: means over blocks.
 
     Args:
         batch: as `batches.Batches` makes it; what is no image, mask or label map is left out.
@@ -72,14 +72,8 @@ def coarser(batch: dict[str, Tensor], factor: int) -> dict[str, Tensor]:
     for name in IMAGES:
         if name not in batch:
             continue
-        value = batch[name]
-        if not name.endswith("labels"):
-            found[name] = shrink(value, factor)
-            continue
-        for axis in range(1, len(value.shape)):
-            n = value.shape[axis]
-            value = ops.take(value, np.minimum(np.arange(0, n, factor) + factor // 2, n - 1), axis=axis)
-        found[name] = value
+        means = shrink(ops.cast(batch[name], "float32"), factor)
+        found[name] = ops.cast(ops.round(means), "uint8") if name.endswith("labels") else means
     return found
 
 

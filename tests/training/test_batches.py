@@ -1,13 +1,18 @@
 """Batches are functions of (seed, step), made ahead in order."""
 
+import shutil
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.dataset import make_dataset, read_table
+from r2reg.training.synthesis import main_class
 
 
 @pytest.fixture
@@ -35,11 +40,11 @@ def test_shapes_and_types(make_batches):
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
         "moving": ((3, 16, 16, 16, 1), "float32"),
         "fixed": ((3, 16, 16, 16, 1), "float32"),
-        "moving_labels": ((3, 16, 16, 16), "int32"),
-        "fixed_labels": ((3, 16, 16, 16), "int32"),
+        "moving_labels": ((3, 16, 16, 16, 2), "uint8"),
+        "fixed_labels": ((3, 16, 16, 16, 2), "uint8"),
     }
     assert set(make_batches().training(0)) == {"moving", "fixed"}
-    assert np.unique(make_batches().validation(0)["fixed_labels"]).tolist() == [0, 1, 2]
+    assert np.unique(main_class(make_batches().validation(0)["fixed_labels"])).tolist() == [0, 1, 2]
 
 
 def test_masks_are_the_fixed_images_and_ones_where_there_is_none(cohort, make_batches, tmp_path):
@@ -73,10 +78,79 @@ def test_painted_pairs(make_batches):
     np.testing.assert_array_equal(first["moving"], second["moving"])
     assert first["moving"].max() == 1
     assert batches.dataset.items[0].image is None
-    shared = make_batches(synthesis="labels", contrast="random")._images
-    moving, fixed = shared(0, 0, np.random.default_rng(0))
-    # The same map twice with one contrast: only texture and noise differ (sd below 0.06 and 0.03).
-    assert np.corrcoef(moving.ravel(), fixed.ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("contrast", "similarity", "shared"),
+    [
+        ("random", "mse", True),
+        ("mixed", "lncc", True),
+        ("t1", "mse", True),
+        ("random", "dice", False),
+        ("t1", "mi", False),
+    ],
+)
+def test_images_whose_greys_are_compared_share_a_contrast(make_batches, contrast, similarity, shared):
+    batches = make_batches(synthesis="labels", contrast=contrast, similarity=similarity)
+    recipes = [paint.keywords["recipe"] for paint in batches._paints(np.random.default_rng(1)).values()]
+    assert (recipes[0].means == recipes[1].means) == shared
+    assert recipes[0].seed != recipes[1].seed
+
+
+def test_coarser_images_of_finer_labels(cohort, make_batches):
+    """At 4 mm labels of 2 mm stay as they are; images are their mixtures, and the loss sees shares."""
+    model = replace(make_batches().config.model, spacing=(4.0,) * 3)
+    batches = make_batches(synthesis="labels", similarity="dice", model=model, shape=(8, 8, 8))
+    assert batches.dataset.items[0].load("labels").shape == (16, 16, 16)
+    batch = batches.training(0)
+    assert batch["moving"].shape == (1, 8, 8, 8, 1)
+    assert batch["moving_labels"].shape == (1, 8, 8, 8, 2)
+    assert 0 < ((batch["moving_labels"] > 0) & (batch["moving_labels"] < 255)).mean() < 0.5
+    everything = ("affine", "warp", "flip", "resolution", "bias", "intensity", "crop")
+    augmented = make_batches(
+        synthesis="labels", similarity="dice", augment=everything, model=model, shape=(8, 8, 8)
+    ).training(0)
+    assert {name: (a.shape, a.dtype) for name, a in augmented.items()} == {
+        name: (a.shape, a.dtype) for name, a in batch.items()
+    }
+
+
+def test_what_lies_around_a_brain_is_painted_and_not_aligned(tmp_path, small_config):
+    labels = np.zeros((16, 16, 16), np.int16)
+    labels[2:14, 2:14, 2:14] = 502
+    for k, label in enumerate((2, 3, 41, 42)):
+        labels[4 + 2 * k : 6 + 2 * k, 5:11, 5:11] = label
+    for k in range(3):
+        nibabel.save(nibabel.Nifti1Image(np.roll(labels, k, axis=1), np.diag([2.0, 2, 2, 1])), tmp_path / f"{k}.nii.gz")
+    rows = [f"{k}.nii.gz,{'val' if k == 2 else 'train'}" for k in range(3)]
+    (tmp_path / "c.csv").write_text("labels,split\n" + "\n".join(rows), encoding="utf-8")
+    seen = {}
+    for skull in ("strip", "keep", "mixed"):
+        config = small_config(synthesis="labels", similarity="dice", contrast="random", skull=skull, shape=(16, 16, 16))
+        dataset, config = make_dataset(read_table(tmp_path / "c.csv", config), config, tmp_path / "cache")
+        assert dataset.trained_ids == (2, 3, 41, 42)
+        batches = [Batches(dataset, config).training(step) for step in range(8)]
+        assert all(batch["fixed_labels"].shape[-1] == 4 for batch in batches)
+        seen[skull] = np.mean([(batch["fixed"] > 0.05).mean() > 0.2 for batch in batches])
+    assert seen["strip"] == 0
+    assert seen["keep"] == 1
+    assert 0 < seen["mixed"] < 1
+
+
+@pytest.mark.parametrize(("maps", "trained"), [(3, (1, 2, 9)), (2, (1, 2))])
+def test_rare_labels_are_painted_and_not_in_the_loss(cohort, make_batches, tmp_path, caplog, maps, trained):
+    """Label 9 has 6 voxels in some of the four maps: on average 4.5, or 3."""
+    table = Path(shutil.copytree(cohort.parent, tmp_path / "copy")) / cohort.name
+    for k in range(maps):
+        image = nibabel.load(table.with_name(f"labels{k}.nii.gz"))
+        labels = np.asarray(image.dataobj).copy()
+        labels[0, 0, :6] = 9
+        nibabel.save(nibabel.Nifti1Image(labels, image.affine), table.with_name(f"labels{k}.nii.gz"))
+    with caplog.at_level("INFO"):
+        found = make_batches(table, synthesis="labels", similarity="dice").dataset
+    assert (found.label_ids, found.trained_ids) == ((1, 2, 9), trained)
+    assert found.classes.tolist() == [0, 1, 2, 3 if 9 in trained else 0]
+    assert ("too small or too rare for the loss: labels 9" in caplog.text) == (9 not in trained)
 
 
 def test_prefetch_yields_all_steps_in_order_and_stops_its_threads(make_batches):

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from r2reg.errors import TrainingError
-from r2reg.training.synthesis import compact, draw, is_freesurfer, paint, strip_skull, tissue
+from r2reg.training.synthesis import (
+    Paint,
+    class_shares,
+    compact,
+    draw,
+    is_freesurfer,
+    main_class,
+    paint,
+    paint_classes,
+    strip_skull,
+    tissue,
+)
 
 BRAIN = [2, 3, 4, 24, 41, 42, 43]
 
@@ -69,6 +80,33 @@ def test_compact_ids():
     labels = np.array([[0, 4, 9], [2**30, 5, 4]])
     np.testing.assert_array_equal(compact(labels, [4, 9, 2**30]), [[0, 1, 2], [3, 0, 1]])
     np.testing.assert_array_equal(compact(labels, []), np.zeros((2, 3)))
+
+
+def test_mixed_contrast_is_now_t1_now_random():
+    drawn = [draw(np.random.default_rng(seed), BRAIN, "mixed").means for seed in range(20)]
+    like_t1 = [abs(means[2] - 0.85) < 0.12 and abs(means[24] - 0.15) < 0.12 for means in drawn]
+    assert 4 < sum(like_t1) < 16
+
+
+def test_shares_of_classes():
+    index = np.array([[0, 1, 2, 2], [1, 1, 2, 3]])
+    shares = class_shares(index, np.array([0, 2, 0, 1]), (1, 2))
+    np.testing.assert_array_equal(shares, [[[0, 191], [63, 0]]])  # of 255; class 2 of the index is not counted
+    np.testing.assert_array_equal(main_class(shares), [[2, 0]])
+    whole = class_shares(index, np.arange(4), index.shape)
+    np.testing.assert_array_equal(main_class(whole), index)
+    assert whole.max() == 255
+
+
+def test_a_voxel_of_two_classes_has_a_grey_between_them():
+    index = np.zeros((16, 8, 8), np.int32)
+    index[3:9] = 1  # half of a voxel of the image at both ends
+    index[9:15] = 2
+    recipe = Paint(means={4: 0.8, 7: 0.4}, sds={4: 0, 7: 0}, blur=0.0, noise=0.0, seed=0)
+    image = paint_classes(index, [4, 7], recipe, (8, 4, 4))
+    np.testing.assert_allclose(image[:, 2, 2], [0, 0.5, 1, 1, 0.75, 0.5, 0.5, 0.25], atol=1e-6)
+    only = paint_classes(index, [4, 7], recipe.without([7]), (8, 4, 4))
+    assert not only[5:].any()
 
 
 def test_nothing_to_paint():

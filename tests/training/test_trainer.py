@@ -39,18 +39,19 @@ def test_similarity_is_the_mean_over_scales():
         suffix = "" if scale == 1 else f"_{scale}"
         outputs |= {f"displacement{suffix}": still, f"velocity{suffix}": still}
     tensors = {name: ops.convert_to_tensor(value) for name, value in batch.items()}
-    found = float(loss_parts(tensors, outputs, config, 0)["similarity"])
+    found = float(loss_parts(tensors, outputs, config)["similarity"])
     difference = (batch["moving"] - batch["fixed"])[0, ..., 0]
     blocks = [difference.reshape(16 // s, s, 24 // s, s).mean(axis=(1, 3)) for s in (1, 2, 4)]
     assert found == pytest.approx(np.mean([np.mean(block**2) for block in blocks]), rel=1e-4)
 
 
 @pytest.mark.backends
-def test_labels_of_a_scale_are_the_blocks_middles():
-    labels = ops.convert_to_tensor(np.arange(35, dtype="int32").reshape(1, 5, 7))
-    images, _ = at_scale({"moving_labels": labels}, {}, 2)
-    expected = np.arange(35).reshape(5, 7)[np.ix_([1, 3, 4], [1, 3, 5, 6])]
-    np.testing.assert_array_equal(ops.convert_to_numpy(images["moving_labels"])[0], expected)
+def test_shares_of_a_scale_are_the_blocks_means():
+    shares = np.random.default_rng(0).integers(0, 255, (1, 4, 6, 2)).astype(np.uint8)
+    images, _ = at_scale({"moving_labels": ops.convert_to_tensor(shares)}, {}, 2)
+    found = ops.convert_to_numpy(images["moving_labels"])
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.rint(shares.reshape(1, 2, 2, 3, 2, 2).mean(axis=(2, 4))))
 
 
 @pytest.mark.backends
@@ -65,7 +66,7 @@ def test_a_sampled_velocity_is_sampled_while_training_alone():
         network = build_network(model, (16, 16))
         head = network.get_layer("log_variance")
         head.bias.assign(np.zeros(2, np.float32))  # a standard deviation of one voxel
-        trainer = make_trainer(network, TrainConfig(model=model, learning_rate=1e-12), 0)
+        trainer = make_trainer(network, TrainConfig(model=model, learning_rate=1e-12))
         same = [trainer.predict_on_batch(batch)["displacement"] for _ in range(2)]
         np.testing.assert_array_equal(*same)
         return [float(trainer.train_on_batch(batch, return_dict=True)["similarity"]) for _ in range(2)]
@@ -85,7 +86,7 @@ def test_accumulated_steps_are_one_of_the_larger_batch():
     for accumulate, parts in ((1, [slice(0, 2)]), (2, [slice(0, 1), slice(1, 2)])):
         keras.utils.set_random_seed(0)
         config = TrainConfig(model=model, accumulate=accumulate, learning_rate=1e-3)
-        trainer = make_trainer(build_network(model, (16, 16)), config, 0)
+        trainer = make_trainer(build_network(model, (16, 16)), config)
         kernel = trainer.network.get_layer("conv0b").kernel
         before = ops.convert_to_numpy(kernel)
         for part in parts:
