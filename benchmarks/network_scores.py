@@ -24,21 +24,11 @@ import numpy as np
 
 from r2reg.config import TrainConfig
 from r2reg.evaluation.scoring import FREESURFER_STRUCTURES as STRUCTURES
-from r2reg.geometry.grid import Grid
 from r2reg.io.tables import Subject
-from r2reg.training.grids import training_grid
+from r2reg.training.grids import finer, training_grid
 
 FORWARDS = 5
 NEARBY = (-4, -3, -2, 2, 3, 4)  # planes from a seam
-
-
-def finer(grid: Grid) -> tuple[Grid, int]:
-    """A grid of about 1 mm that divides each voxel of another into equal parts along each axis; how many."""
-    parts = max(round(float(grid.spacing.min())), 1)
-    affine = grid.affine.copy()
-    affine[:-1, :-1] /= parts
-    affine[:-1, -1] = grid.index_to_ras(np.full(grid.ndim, (1 / parts - 1) / 2))
-    return Grid(tuple(n * parts for n in grid.shape), affine), parts
 
 
 def test_pairs(run: Path, cohort: Path, draws: int, cache: Path) -> tuple[list[dict[str, np.ndarray]], int]:
@@ -69,7 +59,8 @@ def test_pairs(run: Path, cohort: Path, draws: int, cache: Path) -> tuple[list[d
         config.model.stride,
         crop=config.synthesis == "labels",
     )
-    fine, parts = finer(grid)
+    parts = max(round(float(grid.spacing.min())), 1)
+    fine = finer(grid, [parts] * grid.ndim)
     store = Cache(cache, config)
     tested = [source for split, source in sources if split == "test"]
     coarse, full = ([prepare(source, reference, loaded, g, config, store) for source in tested] for g in (grid, fine))
@@ -81,6 +72,7 @@ def test_pairs(run: Path, cohort: Path, draws: int, cache: Path) -> tuple[list[d
         shape=grid.shape,
         spacing=tuple(config.model.spacing),
         label_ids=tuple(data["labels"]),
+        trained_ids=tuple(data["labels"]),
         given=True,
         held_out=True,
     )

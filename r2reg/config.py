@@ -90,7 +90,8 @@ class NetworkConfig(Settings):
     see NETWORK_DEFAULTS.
 
     Of ms-svf-r2net and ms-nsvf-r2net alone (Joshi & Hong 2023, sec. 2.4): `chunks` along each axis, neighbours
-    sharing `overlap` voxels or more, and the `downsampling` factor of the coarse branch.
+    sharing `overlap` voxels or more (the paper's 2 left seams, 8 do not), and the `downsampling` factor of the coarse
+    branch.
     """
 
     network: NetworkName = "nsvf-r2net"
@@ -109,7 +110,7 @@ class NetworkConfig(Settings):
     substeps: int = 1
     squarings: int = 7
     chunks: int = 2
-    overlap: int = 2
+    overlap: int = 8
     downsampling: int = 2
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 

@@ -16,12 +16,13 @@ from r2reg.io.points import AXES, Points, write_points
 from r2reg.phantom import labels_on, landmarks, painted, random_deformation
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ["README", "quick_start", "train", "study", "series", "benchmark"]
+PAGES = ["README", "quick_start", "train", "synthesis", "study", "series", "benchmark"]
 STEPS = "--steps 2"  # in place of the thousands that a page asks for: whether it learns is tested elsewhere
 MADE = {  # page -> what its commands must have made
     "README": ["home/.bashrc", "home/.config/fish/completions/r2reg.fish"],
     "quick_start": ["result/report.html", "labels_on_fixed.nii.gz", "fixed_on_moving.nii.gz", "points_in_moving.csv"],
     "train": ["runs/fine/model.weights.h5", "with_network/moved.nii.gz"],
+    "synthesis": ["runs/brain/model.weights.h5", "runs/anatomy/README.md"],
     "study": ["study/results.csv", "study/one/report.html", "study/two/metrics.json"],
     "series": ["bold_on_template.nii.gz", "bold_to_template_fsl.nii.gz"],
     "benchmark": ["report/report.html", "report/table1.tex", "cost/cost.md"],
@@ -45,6 +46,8 @@ def folder(tmp_path):
     series = np.stack([mean.get_fdata(dtype=np.float32) * k for k in (1.0, 1.1, 0.9)], axis=-1)
     nibabel.Nifti1Image(series, mean.affine).to_filename(tmp_path / "bold.nii.gz")
     (tmp_path / "cohort.csv").write_text("image,subject\na.nii.gz,a\nb.nii.gz,b\nc.nii.gz,c\n", encoding="utf-8")
+    maps = "labels\na_labels.nii.gz\nb_labels.nii.gz\nc_labels.nii.gz\n"
+    (tmp_path / "maps.csv").write_text(maps, encoding="utf-8")
     rows = [
         f"{m}.nii.gz,{f}.nii.gz,{m}_labels.nii.gz,{f}_labels.nii.gz,{i}"
         for m, f, i in (("a", "b", "one"), ("b", "c", "two"))
