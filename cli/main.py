@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": ("convert", "Write a transform in another format: ITK, X5, FSL, AFNI, FreeSurfer."),
     "evaluate": ("evaluate", "Score transforms, labels, points and images."),
     "jacobian": ("jacobian", "Map how transforms change volume and shape."),
+    "study": ("study", "Repeat what papers claim of flows."),
     "completion": ("completion", "Print what makes bash, zsh or fish complete commands and options."),
     "demo": ("demo", "Make a phantom pair, register it and print the gain."),
 }

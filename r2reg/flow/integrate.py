@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from keras import ops
 
 from r2reg.errors import ConfigError
 from r2reg.flow.jacobian import lipschitz_bound
+from r2reg.flow.schemes import SCHEMES
 from r2reg.flow.warp import compose, warp
 
 Tensor = Any
@@ -24,45 +26,28 @@ Tensor = Any
 STEP_LIMIT = {"euler": 0.95, "rk4": 0.95 * math.log(2)}
 
 
-def euler_step(displacement: Tensor, velocity: Tensor, h: float) -> Tensor:
-    """phi <- phi + h v(phi): one residual block of the flow."""
-    return compose(h * velocity, displacement)
-
-
-def rk4_step(displacement: Tensor, velocity: Tensor, h: float) -> Tensor:
-    """The classical Runge-Kutta step for a velocity that is constant over the step (Rousseau & Fablet, sec. 5.2)."""
-    k1 = warp(velocity, displacement)
-    k2 = warp(velocity, displacement + h / 2 * k1)
-    k3 = warp(velocity, displacement + h / 2 * k2)
-    k4 = warp(velocity, displacement + h * k3)
-    return displacement + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-
-
-STEPS = {"euler": euler_step, "rk4": rk4_step}
-
-
 def flow(velocities: Sequence[Tensor], scheme: str = "euler", substeps: int = 1) -> Tensor:
     """Integrate a list of velocities over unit time by composing steps.
 
     Args:
         velocities: T fields (N, *S, d), each constant over 1/T of the time.
-        scheme: "euler" or "rk4".
+        scheme: of `schemes`.
         substeps: steps per velocity.
     Returns:
         (N, *S, d), voxels: u with phi = id + u.
     Raises:
         ConfigError: no velocity, an unknown scheme, fewer than one substep.
     """
-    if not velocities or scheme not in STEPS or substeps < 1:
+    if not velocities or scheme not in SCHEMES or substeps < 1:
         raise ConfigError(
-            f"flow needs a velocity, a scheme of {', '.join(STEPS)} and a positive number of substeps. "
+            f"flow needs a velocity, a scheme of {', '.join(SCHEMES)} and a positive number of substeps. "
             f"Received: {len(velocities)} velocities, scheme={scheme!r}, substeps={substeps}"
         )
-    step, h = STEPS[scheme], 1 / (len(velocities) * substeps)
+    step, h = SCHEMES[scheme], 1 / (len(velocities) * substeps)
     displacement = ops.zeros_like(velocities[0])
     for velocity in velocities:
         for _ in range(substeps):
-            displacement = step(displacement, velocity, h)
+            displacement = step(partial(warp, velocity), displacement, h)
     return displacement
 
 

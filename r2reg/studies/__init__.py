@@ -1,0 +1,1 @@
+"""Studies: what other papers claim of flows, transformer layers and tracks, repeated."""

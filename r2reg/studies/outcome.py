@@ -1,0 +1,72 @@
+"""What a study leaves: tables, the paper's claims with a verdict, figures, the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r2reg.evaluation.processes import environment
+from r2reg.io.files import atomic_path
+from r2reg.io.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, what it reports, what was found here; holds None: not tested."""
+
+    claim: str
+    paper: str
+    ours: str
+    holds: bool | None
+
+
+def write_outcome(
+    folder: Path, rows: Sequence[dict[str, Any]], tables: dict[str, pandas.DataFrame], claims: Sequence[Claim]
+) -> None:
+    """Write table.csv (all rows), table.md (titles and tables, then the claims), claims.json and environment.json."""
+    write_table(folder / "table.csv", rows)
+    parts = [f"{title}\n\n{table.to_markdown(index=False, floatfmt='.3g')}" for title, table in tables.items()]
+    told = {True: "holds", False: "does not hold", None: "not tested"}
+    verdicts = [f"- {c.claim}: **{told[c.holds]}**. Paper: {c.paper}. Here: {c.ours}." for c in claims]
+    write_text(folder / "table.md", "\n\n".join([*parts, "\n".join(verdicts)]) + "\n")
+    write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in claims], indent=2) + "\n")
+    write_text(folder / "environment.json", json.dumps(environment(0), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """As .png."""
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+
+
+def larger(first: Sequence[float], second: Sequence[float]) -> bool | None:
+    """Whether first is larger than second, seed by seed (Wilcoxon, one-sided); None with too few seeds to tell."""
+    import numpy as np
+    from scipy.stats import wilcoxon
+
+    difference = np.subtract(first, second)
+    if len(difference) < 5:
+        return None
+    if not difference.any():
+        return False
+    return bool(wilcoxon(difference, alternative="greater").pvalue < SIGNIFICANT)
