@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import reference_option, transforms_option, warn_of_residual
+from r2reg.cli.transforms import FILE, reference_option, transforms_option, warn_of_apart, warn_of_residual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,10 @@ log = logging.getLogger("r2reg")
 @click.command()
 @transforms_option
 @reference_option(required=True)
-@click.option("-i", "--input", "image", required=True, metavar="IN", help="Image or label map to resample.")
-@click.option("-o", "--output", required=True, metavar="OUT", help="File to write; the format by its ending.")
+@click.option("-i", "--input", "image", type=FILE, required=True, metavar="IN", help="Image or label map to resample.")
+@click.option(
+    "-o", "--output", type=FILE, required=True, metavar="OUT", help="File to write; the format by its ending."
+)
 @click.option(
     "--interpolation",
     type=click.Choice(["linear", "nearest", "label", "bspline"]),
@@ -82,7 +84,8 @@ def apply(
         moving = images.read_for(interpolation, image, volume=volume, ndim=ndim)
     if invert:
         transforms, residual = invert_onto(transforms, like.grid)
-        warn_of_residual(residual, "voxels")
+        warn_of_residual(residual, "voxels", like.grid)
+    warn_of_apart(transforms, like.grid)
     moved = resample(moving, like.grid, transforms, interpolation, fill)
     images.write_image(output, moved, like)
     log.info("wrote %s", output)
@@ -111,7 +114,8 @@ def apply_to_series(
         raise TransformError(f"{series.path}: a series is 3-D and time, the transforms are 2-D; give --volume K")
     if invert:
         transforms, residual = invert_onto(transforms, like.grid)
-        warn_of_residual(residual, "voxels")
+        warn_of_residual(residual, "voxels", like.grid)
+    warn_of_apart(transforms, like.grid)
     onto = Resampler(like.grid, transforms)
 
     def moved() -> Iterator[np.ndarray]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import format_option, moving_option, read_with_grids, reference_option, write_output
+from r2reg.cli.transforms import FILE, format_option, moving_option, read_with_grids, reference_option, write_output
 
 
 @click.command()
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT")
+@click.argument("source", type=FILE, metavar="IN")
+@click.argument("target", type=FILE, metavar="OUT")
 @reference_option(text="Fixed image: the grid of a field that is sampled; FSL's files, .npz and .lta need it.")
 @moving_option
 @format_option
@@ -27,7 +27,7 @@ def convert(source: str, target: str, reference: str | None, moving: str | None,
       .lta              affine for FreeSurfer
       .npz              displacement in voxels, Learn2Reg's layout
 
-    FSL's files and .lta need both images, .npz needs --reference, and so do affines and lists written as a field.
+    FSL's files, .npz and .lta need both images, affines and lists written as a field need --reference.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from r2reg.cli.common import command_options, json_option, labels_option
-from r2reg.cli.transforms import TRANSFORM_HELP
+from r2reg.cli.transforms import FILE, TRANSFORM_HELP
 
 PAIRED = ("labels", "points")
 TITLES = {
@@ -19,14 +19,14 @@ TITLES = {
 
 
 @click.command()
-@click.option("-t", "--transform", "specs", multiple=True, metavar="T", help=TRANSFORM_HELP)
-@click.option("--fixed", metavar="IMAGE", help="Fixed image.")
-@click.option("--moving", metavar="IMAGE", help="Moving image, or one moved already.")
-@click.option("--fixed-labels", metavar="MAP", help="Labels of the fixed image.")
-@click.option("--moving-labels", metavar="MAP", help="Labels of the moving image, or moved already.")
-@click.option("--fixed-points", metavar="FILE", help="Points in the fixed image, row by row with the moving ones.")
-@click.option("--moving-points", metavar="FILE", help="Points in the moving image.")
-@click.option("--fixed-mask", metavar="MAP", help="Where images and fields are judged.")
+@click.option("-t", "--transform", "specs", type=FILE, multiple=True, metavar="T", help=TRANSFORM_HELP)
+@click.option("--fixed", type=FILE, metavar="IMAGE", help="Fixed image.")
+@click.option("--moving", type=FILE, metavar="IMAGE", help="Moving image, or one moved already.")
+@click.option("--fixed-labels", type=FILE, metavar="MAP", help="Labels of the fixed image.")
+@click.option("--moving-labels", type=FILE, metavar="MAP", help="Labels of the moving image, or moved already.")
+@click.option("--fixed-points", type=FILE, metavar="FILE", help="Points in the fixed image, row by row with moving's.")
+@click.option("--moving-points", type=FILE, metavar="FILE", help="Points in the moving image.")
+@click.option("--fixed-mask", type=FILE, metavar="MAP", help="Where images and fields are judged.")
 @labels_option
 @json_option
 @command_options

@@ -11,10 +11,13 @@ import numpy as np
 
 from r2reg.cli.common import command_options, json_option, overwrite_option
 from r2reg.cli.transforms import (
+    FILE,
+    lps,
     output_options,
     read_with_grids,
     reference_option,
     transforms_option,
+    warn_of_apart,
     warn_of_residual,
     write_output,
 )
@@ -28,8 +31,8 @@ log = logging.getLogger("r2reg")
 @click.command()
 @transforms_option
 @output_options
-@reference_option(text="Fixed image, whose grid FSL's files and .npz need.")
-@click.option("--moving", metavar="MOVING", help="Moving image, whose grid the inverse lies on.")
+@reference_option(text="Fixed image, whose grid FSL's files, .npz and .lta need.")
+@click.option("--moving", type=FILE, metavar="MOVING", help="Moving image, whose grid the inverse lies on.")
 @overwrite_option
 @json_option
 @command_options
@@ -52,9 +55,11 @@ def invert(
       r2reg invert -t run/warp.nii.gz -t run/affine.mat --moving moving.nii.gz -o moving_to_fixed.nii.gz
       r2reg invert -t affine.mat -o inverse.mat
     """
+    from r2reg.errors import TransformError
     from r2reg.geometry.transforms import Displacement
+    from r2reg.io.composite import COMPOSITE_SUFFIXES
     from r2reg.io.files import check_output
-    from r2reg.io.itk import lps_signs
+    from r2reg.io.transforms import AFFINE_SUFFIXES
     from r2reg.resampling import invert_onto
 
     check_output(output, overwrite)
@@ -65,8 +70,10 @@ def invert(
         inverse, residual = [part.inverse() for part in reversed(transforms)], np.zeros(1)
     else:
         inverse, residual = invert_onto(transforms, onto)
-        worst = onto.index_to_ras(np.array(np.unravel_index(residual.argmax(), residual.shape), dtype=float))
-        warn_of_residual(residual, "voxels", worst * lps_signs(onto.ndim))
+        warn_of_residual(residual, "voxels", onto)
+        warn_of_apart(transforms, onto)
+    if onto is None and not output.endswith((*AFFINE_SUFFIXES, *COMPOSITE_SUFFIXES, ".lta", ".x5")):
+        raise TransformError(f"{output}: is sampled on a grid; give --moving MOVING")
     write_output(output, inverse, tool, grid, fixed)
     found = {name: float(value) for name, value in zip(("mean", "p99", "max"), _summary(residual), strict=True)}
     told = f"{output}: residual, mm: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items())
@@ -77,16 +84,13 @@ def _warn_of_folds(transforms: list[Transform]) -> None:
     """Say where a field folds: there it has several inverses, of which one is found."""
     from r2reg.flow.reference import folded_voxels
     from r2reg.geometry.transforms import Displacement
-    from r2reg.io.itk import lps_signs
 
     for part in transforms:
         if isinstance(part, Displacement) and (folds := folded_voxels(part.to_voxels())).any():
-            voxel = np.argwhere(folds).astype(float)[0]
-            where = ", ".join(f"{v:.1f}" for v in part.grid.index_to_ras(voxel) * lps_signs(part.ndim))
             log.warning(
-                "the field folds at %d voxels, the first at %s (LPS mm): there are several inverses there",
+                "the field folds at %d voxels, the first at %s: there are several inverses there",
                 folds.sum(),
-                where,
+                lps(part.grid, np.argwhere(folds)[0]),
             )
 
 

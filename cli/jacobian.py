@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 
 import click
+import numpy as np
 
 from r2reg.cli.common import command_options, overwrite_option
-from r2reg.cli.transforms import moving_option, read_with_grids, reference_option, transforms_option
+from r2reg.cli.transforms import FILE, lps, moving_option, read_with_grids, reference_option, transforms_option
 
 log = logging.getLogger("r2reg")
 
 
 @click.command()
 @transforms_option
-@click.option("-o", "--output", required=True, metavar="OUT", help="Image to write.")
+@click.option("-o", "--output", type=FILE, required=True, metavar="OUT", help="Image to write.")
 @click.option(
     "--measure",
     type=click.Choice(["determinant", "log", "rotation", "stretch"]),
     default="determinant",
     show_default=True,
-    help="log: of the determinant; rotation: degrees; stretch: the principal ones as volumes, largest first.",
+    help="log: of the determinant (NaN at folds); rotation: degrees; stretch: as volumes, largest first.",
 )
 @reference_option()
 @moving_option
@@ -47,5 +48,9 @@ def jacobian(
     check_output(output, overwrite)
     transforms, fixed, _ = read_with_grids(specs, reference, moving)
     field = sampled(output, transforms, fixed)
-    write_map(output, jacobian_map(field, measure), field.grid)
+    found = jacobian_map(field, measure)
+    if (missing := np.isnan(found)).any():
+        first = lps(field.grid, np.argwhere(missing)[0])
+        log.warning("the map folds at %d voxels, the first at %s: the log is NaN there", missing.sum(), first)
+    write_map(output, found, field.grid)
     log.info("wrote %s", output)

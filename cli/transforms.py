@@ -17,14 +17,18 @@ log = logging.getLogger("r2reg")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 INVERSE_TOLERANCE_MM = 1e-3  # a residual above this is told
+PROBES = 12  # along an axis, at which a field is asked whether it reaches an image
 TRANSFORM_HELP = (
     "Transform file (.mat, .tfm, .txt, .lta, .h5, .x5, .npz, displacement .nii.gz), the first acts on a point first; "
     '"[affine.mat,1]" inverts an affine. Repeatable.'
 )
+FILE = click.Path()  # only names a path, so that shells complete it
 transforms_option = click.option(
-    "-t", "--transform", "specs", multiple=True, required=True, metavar="T", help=TRANSFORM_HELP
+    "-t", "--transform", "specs", type=FILE, multiple=True, required=True, metavar="T", help=TRANSFORM_HELP
 )
-moving_option = click.option("--moving", metavar="MOVING", help="Moving image, whose grid FSL's files and .lta need.")
+moving_option = click.option(
+    "--moving", type=FILE, metavar="MOVING", help="Moving image, whose grid FSL's files, .npz and .lta need."
+)
 format_option = click.option(
     "--format",
     "tool",
@@ -39,14 +43,21 @@ def reference_option(
     required: bool = False, text: str = "Fixed image, whose grid the output lies on."
 ) -> Callable[[Command], Command]:
     """--reference, the fixed image."""
-    return click.option("--reference", required=required, metavar="FIXED", help=text)
+    return click.option("--reference", type=FILE, required=required, metavar="FIXED", help=text)
 
 
 def output_options(function: Command) -> Command:
     """-o and --format of a command that writes a transform."""
     for option in (
         format_option,
-        click.option("-o", "--output", required=True, metavar="OUT", help="File to write; the format by its ending."),
+        click.option(
+            "-o",
+            "--output",
+            type=FILE,
+            required=True,
+            metavar="OUT",
+            help="File to write; the format by its ending.",
+        ),
     ):
         function = option(function)
     return function
@@ -75,6 +86,8 @@ def read_with_grids(
     ndim = transforms[0].ndim
     if any(known is not None and known.ndim != ndim for known in (fixed, other)):
         fixed, other = grid(reference, ndim), grid(moving, ndim)
+    if fixed is not None:
+        warn_of_apart(transforms, fixed)
     return transforms, fixed, other
 
 
@@ -99,33 +112,34 @@ def write_output(
     log.info("wrote %s", path)
 
 
-def warn_of_residual(residual: np.ndarray, what: str, where: np.ndarray | None = None) -> None:
-    """Say how many inverted points miss, by how much (mm) and where the worst is (LPS mm)."""
+def warn_of_residual(residual: np.ndarray, what: str, grid: Grid | None = None, rows: bool = False) -> None:
+    """Say how many inverted points miss, by how much (mm), and where: the worst voxel of a grid, or the rows."""
+    from r2reg.io.points import listed_rows
+
     missed = int((residual > INVERSE_TOLERANCE_MM).sum())
     if missed:
-        at = "" if where is None else f", the worst at {', '.join(f'{v:.1f}' for v in where)} (LPS mm)"
+        at = f", rows {listed_rows(residual > INVERSE_TOLERANCE_MM)}" if rows else ""
+        if grid is not None:
+            at = f", the worst at {lps(grid, np.unravel_index(residual.argmax(), residual.shape))}"
         log.warning(
             "%d of %d %s have no inverse within %g mm (up to %.3g mm off%s): the warp folds or ends there",
             missed, residual.size, what, INVERSE_TOLERANCE_MM, residual.max(), at,
         )  # fmt: skip
 
 
-def warn_of_outside(transforms: Sequence[Transform], ras: np.ndarray) -> None:
-    """Name the points at which a field ends: it leaves them where they are."""
-    from r2reg.geometry.transforms import Displacement
+def lps(grid: Grid, voxel: Sequence[Any]) -> str:
+    """The place of a voxel, LPS mm, as text."""
+    from r2reg.io.itk import lps_signs
 
-    outside = np.zeros(len(ras), bool)
-    for part in transforms:
-        if isinstance(part, Displacement):
-            index = part.grid.ras_to_index(ras)
-            outside |= ((index < -0.5) | (index > np.array(part.grid.shape) - 0.5)).any(axis=-1)
-        ras = part.map_points(ras)
-    if outside.any():
-        rows = np.flatnonzero(outside) + 1
-        listed = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        log.warning(
-            "%d of %d points lie outside of a field's view, which does not move them: %s",
-            len(rows),
-            len(outside),
-            listed,
-        )
+    place = grid.index_to_ras(np.array(voxel, dtype=float)) * lps_signs(grid.ndim)
+    return f"{', '.join(f'{v:.1f}' for v in place)} (LPS mm)"
+
+
+def warn_of_apart(transforms: Sequence[Transform], grid: Grid) -> None:
+    """Say so where a field ends before any voxel of a grid: it moves none of them."""
+    from r2reg.geometry.transforms import outside_of_fields
+
+    along = [np.linspace(0, n - 1, min(n, PROBES)) for n in grid.shape]
+    probes = np.stack(np.meshgrid(*along, indexing="ij"), axis=-1).reshape(-1, grid.ndim)
+    if grid.ndim == transforms[0].ndim and outside_of_fields(transforms, grid.index_to_ras(probes)).all():
+        log.warning("a displacement field lies wholly beside the image and moves nothing; is it of this pair?")

@@ -148,6 +148,38 @@ def test_apply_takes_fsl_fields_and_npz(files):
     np.testing.assert_allclose(moved[2], moved[0], atol=1e-4)
 
 
+def test_a_field_that_misses_the_image_is_told(files):
+    image = nibabel.load(files / "warp.nii.gz")
+    affine = image.affine.copy()
+    affine[:3, 3] += 1000
+    nibabel.Nifti1Image(np.asarray(image.dataobj), affine, image.header).to_filename(files / "away.nii.gz")
+    told = "lies wholly beside the image and moves nothing"
+    for words in (
+        ("apply", "-t", "away.nii.gz", "--reference", "fixed", "-i", "moving", "-o", "a.nii.gz"),
+        ("jacobian", "-t", "away.nii.gz", "--reference", "fixed", "-o", "b.nii.gz"),
+        ("invert", "-t", "away.nii.gz", "--moving", "moving", "-o", "c.nii.gz"),
+        ("convert", "away.nii.gz", "d.nii.gz", "--reference", "fixed"),
+    ):
+        assert told in run(files, *words)
+        assert told not in run(files, *[w.replace("away.nii.gz", "warp") for w in words], "--overwrite")
+
+
+def test_the_inverse_of_an_affine_as_a_field_needs_moving(files):
+    assert "give --moving MOVING" in run(files, "invert", "-t", "affine", "-o", "x.nii.gz", code=1)
+    run(files, "invert", "-t", "affine", "--moving", "moving", "-o", "x.nii.gz")
+
+
+def test_where_the_logarithm_is_missing(files):
+    image = nibabel.load(files / "warp.nii.gz")
+    vectors = np.asarray(image.dataobj).copy()
+    vectors[3, 4, 2, 0, 0] += 50
+    nibabel.Nifti1Image(vectors, image.affine, image.header).to_filename(files / "fold.nii.gz")
+    told = run(files, "jacobian", "-t", "fold.nii.gz", "--measure", "log", "-o", "log.nii.gz")
+    missing = int(np.isnan(nibabel.load(files / "log.nii.gz").get_fdata()).sum())
+    assert missing > 0
+    assert f"folds at {missing} voxels, the first at " in told
+
+
 def test_jacobian(files):
     run(files, "jacobian", "-t", "affine", "--reference", "fixed", "-o", "det.nii.gz")
     image = nibabel.load(files / "det.nii.gz")

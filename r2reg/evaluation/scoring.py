@@ -66,6 +66,7 @@ def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[
     """
     from r2reg.geometry.transforms import map_points
     from r2reg.io.images import read_image, read_labels, read_mask
+    from r2reg.io.points import warn_of_outside
     from r2reg.io.transforms import read_transform_list
     from r2reg.metrics.points import tre_mm
     from r2reg.registration.pair import on_grid
@@ -94,6 +95,7 @@ def evaluate(files: dict[str, str], specs: Sequence[str] = (), labels: Sequence[
     if {"fixed_points", "moving_points"} <= files.keys():
         ndims = [part.ndim for part in (*transforms, *grids.values()) if part is not None]
         points = [_points(files[f"{side}_points"], ndims[0] if ndims else None) for side in ("fixed", "moving")]
+        warn_of_outside(transforms, points[0])
         found["tre_mm"] = tre_mm(map_points(transforms, points[0]), points[1])
     warp = next((part for part in transforms if isinstance(part, Displacement)), None)
     return found if warp is None else found | _regularity(warp, mask_on(warp.grid))

@@ -79,6 +79,11 @@ class Grid:
         """(d,) RAS mm of the middle of the grid."""
         return self.index_to_ras((np.array(self.shape) - 1) / 2)
 
+    def holds(self, ras: Array) -> np.ndarray:
+        """(n,) whether points (n, d) lie in some voxel."""
+        index = self.ras_to_index(ras)
+        return np.all((index >= -0.5) & (index <= np.array(self.shape) - 0.5), axis=-1)
+
     def corners(self) -> Array:
         """(2^d, d) indices of the corner voxels."""
         ends = [(0, n - 1) for n in self.shape]

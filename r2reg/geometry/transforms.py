@@ -109,6 +109,16 @@ def map_points(transforms: Sequence[Transform], ras: Array) -> Array:
     return ras
 
 
+def outside_of_fields(transforms: Sequence[Transform], ras: Array) -> np.ndarray:
+    """(n,) whether a point (n, d) comes where a field ends, which leaves it where it is."""
+    outside = np.zeros(len(ras), bool)
+    for part in transforms:
+        if isinstance(part, Displacement):
+            outside |= ~part.grid.holds(ras)
+        ras = part.map_points(ras)
+    return outside
+
+
 def inverse_points(
     transforms: Sequence[Transform], ras: Array, tolerance: float = 1e-4, iterations: int = 100
 ) -> tuple[Array, Array]:

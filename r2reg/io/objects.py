@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ from r2reg.io.placement import orthonormal
 
 Image = Any  # a path, or one of the objects
 
+INTERPOLATIONS = ("linear", "nearest", "label", "bspline")
 READERS: dict[str, Callable[..., Volume]] = {
     "image": images.read_image,
     "labels": images.read_labels,
     "mask": images.read_mask,
+    **{name: partial(images.read_for, name, volume=None, ndim=None) for name in INTERPOLATIONS},
+}
+CHECKS: dict[str, Callable[..., Volume]] = {
+    **{kind: partial(images.checked, kind=kind) for kind in ("image", "labels", "mask")},
+    **{name: partial(images.made_for, name) for name in INTERPOLATIONS},
 }
 KINDS = "a path, a nibabel, SimpleITK or ANTsPy image, or (array, affine)"
 
@@ -30,13 +37,13 @@ def as_volume(image: Image, kind: str = "image", name: str = "image") -> Volume:
     Args:
         image: a path; a nibabel image; a SimpleITK image; an ANTsPy image; (array, affine) with (X, Y[, Z]) voxels and
             the (d+1, d+1) affine from voxel indices to RAS mm.
-        kind: image, labels or mask.
+        kind: image, labels or mask; or an interpolation that it will be resampled by, which asks for less.
         name: how errors call it.
     Raises:
         ImageError: none of these, or voxels or a grid that cannot be used.
     """
     if isinstance(image, (str, Path)):
-        return READERS[kind](image)
+        return READERS[kind](path=image)
     where = Path(name)
     try:
         array, affine = _parts(image)
@@ -48,7 +55,7 @@ def as_volume(image: Image, kind: str = "image", name: str = "image") -> Volume:
         grid = orthonormal(where, Grid(array.shape, affine))
     except GeometryError as error:
         raise ImageError(f"{name}: {error}") from None
-    return images.checked(Volume(array, grid, where), kind)
+    return CHECKS[kind](loaded=Volume(array, grid, where))
 
 
 def _parts(image: Image) -> tuple[np.ndarray, np.ndarray]:

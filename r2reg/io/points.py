@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ import numpy as np
 
 from r2reg.errors import TableError
 from r2reg.geometry.grid import Array
+from r2reg.geometry.transforms import Transform, outside_of_fields
 from r2reg.io import slicer
 from r2reg.io.files import atomic_path, full_suffix
 from r2reg.io.itk import lps_signs
 
+log = logging.getLogger(__name__)
 AXES = ("x", "y", "z")
+LISTED = 10  # rows that are named
 SLICER = (".json", ".fcsv")
 
 
@@ -143,3 +148,19 @@ def _coordinates(path: Path, line: int, row: list[str], header: list[str], colum
             )
         values.append(value)
     return values
+
+
+def warn_of_outside(transforms: Sequence[Transform], ras: Array) -> None:
+    """Name the points (n, d) at which a field ends: it leaves them where they are."""
+    outside = outside_of_fields(transforms, ras)
+    if outside.any():
+        log.warning(
+            "%d of %d points lie outside of a field's view, which does not move them: %s",
+            outside.sum(), len(outside), listed_rows(outside),
+        )  # fmt: skip
+
+
+def listed_rows(chosen: np.ndarray) -> str:
+    """The numbers, from 1, of the first few rows that are chosen."""
+    rows = np.flatnonzero(chosen) + 1
+    return ", ".join(map(str, rows[:LISTED])) + (", ..." if len(rows) > LISTED else "")

@@ -60,6 +60,7 @@ def write_markups(path: Path, lps: Array, labels: Sequence[str], document: Any =
     signs = np.array(SIGNS[markup.get("coordinateSystem", "LPS")])
     for point, position in zip(markup["controlPoints"], lps * signs, strict=True):
         point["position"] = [value + 0.0 for value in position.tolist()]
+    markup.pop("measurements", None)  # lengths and angles of the points that were
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 

@@ -40,7 +40,7 @@ def read_transforms(path: Path | str, *, fixed: Grid | None = None, moving: Grid
     """The affines and displacement fields of one file, the first applied first.
 
     Args:
-        fixed, moving: the images' grids, which FSL's files need, and .npz.
+        fixed, moving: the images' grids, which FSL's files and .npz need.
     Raises:
         TransformError: a file that is missing, truncated or no transform; NaN or singular parameters; a
             member that is neither linear nor a displacement field (it is named).
@@ -67,7 +67,11 @@ def read_transforms(path: Path | str, *, fixed: Grid | None = None, moving: Grid
         if suffix == ".mat" and fsl.is_flirt(path):
             return [fsl.read_flirt(path, fixed, moving)]
         if suffix in PARAMETER_SUFFIXES:
-            return itk.from_sitk_transform(_read_itk(path, itk.simpleitk().ReadTransform))
+            _check_hdf5(path, suffix)
+            parts = itk.from_sitk_transform(_read_itk(path, itk.simpleitk().ReadTransform))
+            if not parts:
+                raise TransformError("holds no transform; write it again")
+            return parts
         return [_read_itk_field(path)]
     except ImageError as error:
         raise TransformError(str(error)) from error
@@ -121,6 +125,13 @@ def read_transform_list(
     if len({part.ndim for part in parts}) > 1:
         raise TransformError(f"{', '.join(specs)}: 2-D and 3-D transforms cannot be chained; give one kind")
     return parts
+
+
+def _check_hdf5(path: Path, suffix: str) -> None:
+    if suffix in (".h5", ".hdf5", ".hdf"):
+        with path.open("rb") as file:
+            if file.read(8) != b"\x89HDF\r\n\x1a\n":
+                raise TransformError("is no HDF5 file, whatever its ending; write it again")
 
 
 def _read_itk(path: Path, read: Any) -> Any:
@@ -177,7 +188,7 @@ def write_transforms(
     Args:
         tool: whose .mat or .nii.gz.
         fixed: the fixed image's grid, on which a field is sampled. Default: that of the field that acts first.
-        moving: the moving image's grid, which FSL's files need; .npz takes fixed's where it is not given.
+        moving: the moving image's grid, which FSL's files and .npz need.
     Raises:
         OutputError: an unknown ending, or a file that cannot be written.
         TransformError: what the format cannot hold.

@@ -12,7 +12,7 @@ import numpy as np
 from r2reg.errors import ImageError, RegistrationError
 from r2reg.geometry.grid import Grid
 from r2reg.io.images import Volume, read_image, read_labels, read_mask
-from r2reg.io.points import Points, read_points
+from r2reg.io.points import Points, listed_rows, read_points
 from r2reg.resampling import resample
 
 log = logging.getLogger("r2reg")
@@ -54,6 +54,11 @@ class Pair:
                 f"{len(self.moving_points.ras)} moving points and {len(self.fixed_points.ras)} fixed points; "
                 "give them in pairs, row by row"
             )
+        if self.fixed_points is not None and not (inside := self.fixed.grid.holds(self.fixed_points.ras)).all():
+            log.warning(
+                "%d of %d fixed points lie outside of the fixed image, where the map tells nothing of them: rows %s",
+                (~inside).sum(), len(inside), listed_rows(~inside),
+            )  # fmt: skip
         if self.moving_labels and self.fixed_labels:
             _check_ids(self.moving_labels, self.fixed_labels)
 

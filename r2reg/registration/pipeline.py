@@ -19,7 +19,9 @@ from r2reg.flow.reference import full_jacobian_determinant
 from r2reg.geometry.transforms import Affine
 from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
+from r2reg.preprocessing.affine.doubt import better_turn
 from r2reg.preprocessing.affine.initial import Init, check_overlap, initial_affine
+from r2reg.preprocessing.affine.pyramid import Working
 from r2reg.preprocessing.affine.starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
 from r2reg.registration.clock import Clock
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
 
 
+SEARCHED = ("rigid", "affine")  # ways to find the pose that look for it everywhere
 AT_ONCE = 2  # the affine search and a rehearsal, or two
 
 
@@ -65,9 +68,11 @@ def register(
             model = load_fitting_model(pair, config)
             moving, fixed = _normalise(pair, config)
             affine = searching.result()
+            doubting = None if config.init in SEARCHED else aside.submit(find_doubt, pair, fixed, moving, affine)
         with clock.stage("compile"):
             wait(rehearsed[:1])  # for what comes first; the rest is compiled beside it
         found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
+        doubt = {} if doubting is None else {"pose": doubting.result()}
     warp, grid = found.warp, pair.fixed.grid
     with clock.stage("transform"):
         onto_fixed = Resampler(grid, [warp, affine])
@@ -90,7 +95,7 @@ def register(
         moved_points=after.points,
         jacobian=(jacobian * np.linalg.det(affine.matrix[:-1, :-1])).astype(np.float32),
         config=config,
-        metrics=metrics | {"model": found.model},
+        metrics=metrics | doubt | {"model": found.model},
     )
 
 
@@ -175,6 +180,13 @@ def find_affine(pair: Pair, config: RegisterConfig) -> Affine:
         seed=config.seed,
         threads=config.threads or None,
     )
+
+
+def find_doubt(pair: Pair, fixed: np.ndarray, moving: np.ndarray, affine: Affine) -> dict[str, float | None]:
+    """Whether the images, in [0, 1], fit better turned than by an affine that was not searched for."""
+    fixed_mask, moving_mask = _masks(pair)
+    images = Working(fixed, pair.fixed.grid, fixed_mask), Working(moving, pair.moving.grid, moving_mask)
+    return {"better_turn_degrees": better_turn(*images, affine.matrix)}
 
 
 def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:

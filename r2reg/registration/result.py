@@ -81,7 +81,7 @@ class RegistrationResult:
         Raises:
             ImageError: an image that cannot be used.
         """
-        volume = as_volume(image, "labels" if interpolation in ("label", "nearest") else "image")
+        volume = as_volume(image, interpolation)
         inverse: list[Transform] = [self.affine.inverse(), self.inverse_warp]
         grid, transforms = (self.pair.moving.grid, inverse) if invert else (self.pair.fixed.grid, self.transforms)
         return new_image(resample(volume, grid, transforms, interpolation, fill), grid)

@@ -21,6 +21,7 @@ VOLUME_FACTOR = 10.0  # growth or loss beyond which anatomy is seldom alike
 # Brains registered well end at an LNCC of .4 to .75 with SDlogJ from .07 to .3; one turned by 90 degrees beforehand,
 # which the deformation then twisted into shape, ended at .23 and .37.
 FAINT, ROUGH = 0.3, 0.35
+LITTLE = 0.5  # mean Dice: that of brain structures after an affine alone is about .6
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,19 @@ class Verdict:
 
 def judge(metrics: dict[str, Any]) -> Verdict:
     """What metrics.json says of a registration that went through; numbers that are not there are passed over."""
-    found = [*_gains(metrics), *_regularity(metrics.get("deformation", {}))]
+    found = [*_pose(metrics.get("pose", {})), *_gains(metrics), *_regularity(metrics.get("deformation", {}))]
     found.sort(key=lambda finding: -LEVELS.index(finding[0]))
     return Verdict(found[0][0] if found else "good", tuple(text for _, text in found))
+
+
+def _pose(pose: dict[str, Any]) -> Iterator[tuple[Level, str]]:
+    turn = pose.get("better_turn_degrees")
+    if turn is not None:
+        yield (
+            "look here",
+            f"The images fit clearly better turned by about {turn:.0f} degrees than by the pose that was given: "
+            "let --init affine search for it.",
+        )
 
 
 def _gains(metrics: dict[str, Any]) -> Iterator[tuple[Level, str]]:
@@ -50,14 +61,30 @@ def _gains(metrics: dict[str, Any]) -> Iterator[tuple[Level, str]]:
         if after < before - least:
             yield "failed", f"It made things worse: {title} {numbers}. Look at the start (--init) and the pictures."
         elif after < affine - least:
-            yield "look here", f"The deformation lost what the affine had gained: {title} {numbers}."
+            outvoted = kind == "similarity" and _labels_or_points_gain(metrics)
+            yield (
+                "good" if outvoted else "look here",
+                f"The deformation lost what the affine had gained: {title} {numbers}.",
+            )
         elif after < before + least:
             already = " Were the images registered already?" if kind == "similarity" and after >= FAINT else ""
             yield "look here" if kind == "similarity" else "good", f"Hardly changed: {title} {numbers}.{already}"
         else:
             yield "good", f"Better: {title} {numbers}."
+        if kind == "dice" and after < LITTLE:
+            yield "look here", f"Labels overlap little (mean Dice {after:.2f})."
         if kind == "similarity" and after < FAINT:
             yield "look here", f"The images are still little alike (LNCC {after:.2f}; good ones end above {FAINT:.1f})."
+
+
+def _labels_or_points_gain(metrics: dict[str, Any]) -> bool:
+    """Whether what no image steered is better for the deformation, and nothing of it worse."""
+    gains = []
+    for kind, key, _, more, least in SCORES[1:]:
+        stages = {stage: values[key] for stage, values in metrics.get(kind, {}).items()}
+        if "after" in stages and None not in stages.values():
+            gains.append((stages["after"] - stages["affine"]) * (1 if more else -1) / least)
+    return bool(gains) and min(gains) >= -1 and max(gains) >= 1
 
 
 def _regularity(deformation: dict[str, Any]) -> Iterator[tuple[Level, str]]:

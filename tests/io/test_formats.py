@@ -181,6 +181,7 @@ def test_what_a_format_cannot_hold(case, tmp_path):
         ("a.lta", [affine], {"fixed": fixed}, "names the grids of both images"),
         ("w.nii.gz", [affine], {}, "give --reference FIXED"),
         ("w.npz", [affine], {}, "give --reference FIXED"),
+        ("w.npz", [warp], {}, "counts in voxels of both images"),
         ("w.nii.gz", [warp], {"tool": "fsl"}, "depend on the grids of both images"),
         ("a.mat", [affine], {"tool": "fsl", "fixed": fixed}, "depend on the grids of both images"),
         ("w.nii.gz", [Affine(np.eye(3))], {"fixed": fixed}, "2-D transforms and a 3-D reference"),
@@ -197,11 +198,26 @@ def test_what_a_format_cannot_hold(case, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["t.x5", "t.lta", "t.npz"])
+def test_npz_is_not_read_without_both_grids(case, tmp_path):
+    fixed, moving, warp, _ = case
+    write_transforms(tmp_path / "d.npz", [warp], moving=moving)
+    for known in ({}, {"fixed": fixed}, {"moving": moving}):
+        with pytest.raises(TransformError, match="name both"):
+            read_transforms(tmp_path / "d.npz", **known)
+
+
+def test_a_composite_of_nothing(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    sitk.WriteTransform(sitk.CompositeTransform(3), str(tmp_path / "empty.h5"))
+    with pytest.raises(TransformError, match=r"empty\.h5: holds no transform"):
+        read_transforms(tmp_path / "empty.h5")
+
+
+@pytest.mark.parametrize("name", ["t.x5", "t.lta", "t.npz", "t.h5"])
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 100], ids=["empty", "text", "cut"])
 def test_a_broken_file_is_one_line(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TransformError) as caught:
-        read_transforms(tmp_path / name, fixed=grid_of("RAS", (4, 4, 4), (1, 1, 1)))
+        read_transforms(tmp_path / name, **dict.fromkeys(("fixed", "moving"), grid_of("RAS", (4, 4, 4), (1, 1, 1))))
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
     assert "\n" not in str(caught.value)

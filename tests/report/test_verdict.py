@@ -6,6 +6,7 @@ import pytest
 
 from r2reg.report.verdict import judge
 
+STAGES = ("before", "affine", "after")
 LITTLE = {"lncc": 0.1}
 FINE = {
     "similarity": {stage: {"lncc": value} for stage, value in (("before", 0.2), ("affine", 0.3), ("after", 0.5))},
@@ -82,3 +83,26 @@ def test_numbers_that_are_not_there_are_passed_over():
     assert judge({}).level == "good"
     unknown = {"tre_mm": {stage: {"mean": None} for stage in ("before", "affine", "after")}}
     assert judge(unknown).reasons == ()
+
+
+def test_a_pose_that_fits_better_turned_is_told_first():
+    found = judge(FINE | {"pose": {"better_turn_degrees": 89.6}})
+    assert found.level == "look here"
+    assert "turned by about 90 degrees" in found.reasons[0]
+    assert judge(FINE | {"pose": {"better_turn_degrees": None}}).level == "good"
+
+
+def test_labels_that_hardly_overlap():
+    found = judge(
+        changed("dice", {stage: {"mean": value} for stage, value in zip(STAGES, (0.1, 0.2, 0.36), strict=True)})
+    )
+    assert found.level == "look here"
+    assert "overlap little" in found.reasons[0]
+
+
+@pytest.mark.parametrize(("dice", "level"), [(0.8, "good"), (0.601, "look here"), (0.55, "look here")])
+def test_labels_and_points_outvote_a_lost_bit_of_likeness(dice, level):
+    metrics = changed("similarity", {s: {"lncc": v} for s, v in zip(STAGES, (0.4, 0.816, 0.809), strict=True)})
+    del metrics["tre_mm"]
+    metrics["dice"]["after"]["mean"] = dice
+    assert judge(metrics).level == level
