@@ -46,7 +46,13 @@ def start_backend(
     # TensorFlow leaves oneDNN's convolutions off where the CPU lacks VNNI; 3-D ones are half as fast without.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with _native_chatter_muted(), _light_import():
-        import keras
+        try:
+            import keras
+        except (ModuleNotFoundError, ValueError) as error:  # ValueError: a backend that Keras does not know
+            chosen = os.environ.get("KERAS_BACKEND", "tensorflow")
+            raise ConfigError(
+                f"Keras' backend {chosen} cannot start: {error}; install it, or set KERAS_BACKEND=tensorflow"
+            ) from None
 
         from r2reg.flow import backend
 

@@ -1,5 +1,6 @@
 """The backend's start: quiet, and light without taking anything away from others."""
 
+import os
 import subprocess
 import sys
 
@@ -46,3 +47,13 @@ print("registered")
 def test_an_affine_registration_starts_no_backend():
     process = subprocess.run([sys.executable, "-c", AFFINE], capture_output=True, encoding="utf-8", check=False)
     assert process.stdout == "registered\n", process.stderr
+
+
+def test_a_backend_that_cannot_start_is_one_line(tmp_path):
+    code = CODE.split("assert")[0]
+    environment = {**os.environ, "KERAS_BACKEND": "abacus"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
+    assert process.returncode == 1
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith("r2reg.errors.ConfigError: Keras' backend abacus cannot start: ")
+    assert last.endswith("set KERAS_BACKEND=tensorflow")

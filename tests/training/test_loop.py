@@ -78,12 +78,13 @@ def test_multiscale_trains_its_branches_then_merges_them(multiscale):
     out = saved.build((16, 20, 18)).predict_on_batch([fine, coarse])
     assert out["displacement"].shape == (1, 16, 20, 18, 3)
 
-    # Far from where chunks meet, the merged velocity is the chunk branch's own.
+    # Before the next chunk begins, the merged velocity is the chunk branch's own.
     branches = Branches(saved, (16, 20, 18))
-    tile = branches.tiles[0]
+    tile, own = branches.tiles[0], (0, *(slice(part.start) for part in branches.tiles[-1]))
+    assert fine[own].size > 0
     chunk = saved.branches["chunk"].build([part.stop - part.start for part in tile])
     alone = chunk.predict_on_batch([image[(slice(None), *tile)] for image in pair])["velocity"]
-    np.testing.assert_allclose(fine[0, :4, :4, :4], alone[0, :4, :4, :4], atol=1e-6)
+    np.testing.assert_allclose(fine[own], alone[own], atol=1e-6)
 
 
 def test_multiscale_goes_on_where_it_stopped(multiscale, cohort, tmp_path, monkeypatch, weights):
