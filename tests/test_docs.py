@@ -16,7 +16,7 @@ from r2reg.io.points import AXES, Points, write_points
 from r2reg.phantom import labels_on, landmarks, painted, random_deformation
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ["README", "quick_start", "train", "synthesis", "study", "series", "benchmark"]
+PAGES = ["README", "quick_start", "train", "synthesis", "study", "series", "pipelines", "benchmark"]
 STEPS = "--steps 2"  # in place of the thousands that a page asks for: whether it learns is tested elsewhere
 MADE = {  # page -> what its commands must have made
     "README": ["home/.bashrc", "home/.config/fish/completions/r2reg.fish"],
@@ -25,6 +25,7 @@ MADE = {  # page -> what its commands must have made
     "synthesis": ["runs/brain/model.weights.h5", "runs/anatomy/README.md"],
     "study": ["study/results.csv", "study/one/report.html", "study/two/metrics.json"],
     "series": ["bold_on_template.nii.gz", "bold_to_template_fsl.nii.gz"],
+    "pipelines": ["work/register/registered/forward.h5", "registered/report.html"],
     "benchmark": ["report/report.html", "report/table1.tex", "cost/cost.md"],
 }
 
@@ -60,15 +61,19 @@ def folder(tmp_path):
 
 
 def test_every_page_with_commands_is_run():
-    with_commands = {path.stem for path in DOCS.glob("*.md") if "```sh" in path.read_text(encoding="utf-8")}
-    assert with_commands == set(PAGES)
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")}
+    assert {page for page, text in texts.items() if "```sh" in text or "```python" in text} == set(PAGES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page(page, folder):
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    blocks = [
+        code if language == "sh" else f"python - << 'END'\n{code}END\n"
+        for language, code in re.findall(r"```(sh|python)\n(.*?)```", text, re.S)
+    ]
+    script = "\n".join(blocks)
     script = re.sub(r"--steps \d+", STEPS, script)
     variables = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

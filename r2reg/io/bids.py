@@ -122,21 +122,54 @@ def _sidecar(name: str) -> str:
     return re.sub(r"\.(nii\.gz|h5)$", ".json", name)
 
 
-def sidecars(found: Derivative, moving: Path | str, fixed: Path | str, written: set[str]) -> dict[str, dict[str, Any]]:
+class Sources:
+    """How sidecars in a data set name its inputs: BIDS URIs of files in data sets, the bare names of others.
+
+    Attributes:
+        names: of moving and fixed.
+        links: data sets they lie in, for DatasetLinks.
+    """
+
+    def __init__(self, root: Path, moving: Path | str, fixed: Path | str) -> None:
+        self.links: dict[str, str] = dict(_description(root).get("DatasetLinks", {}))
+        self.names = [self._name(Path(path), root) for path in (moving, fixed)]
+
+    def _name(self, path: Path, root: Path) -> str:
+        within = next((folder for folder in path.resolve().parents if (folder / DATASET).is_file()), None)
+        if within is None:
+            return path.name
+        place = path.resolve().relative_to(within).as_posix()
+        if within == root.resolve():
+            return f"bids::{place}"
+        link, stem = within.as_uri(), re.sub(r"[^0-9a-zA-Z-]", "", within.name) or "source"
+        names = (stem, *(f"{stem}{count}" for count in range(2, len(self.links) + 3)))
+        name = next(name for name in names if self.links.get(name, link) == link)
+        self.links[name] = link
+        return f"bids:{name}:{place}"
+
+
+def _description(root: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((root / DATASET).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def sidecars(found: Derivative, moving: Path | str, sources: Sources, written: set[str]) -> dict[str, dict[str, Any]]:
     """File name -> content of the sidecars of what was written but for the forward transform's, which is metrics.json.
 
     Args:
         written: the files, by the names of a run folder.
     """
-    sources = [Path(moving).name, Path(fixed).name]
     a, b = found.spaces
     about: dict[str, dict[str, Any]] = {
-        "inverse.h5": {"Description": f"ITK composite: carries images from {b} to {a}", "Sources": sources},
+        "inverse.h5": {"Description": f"ITK composite: carries images from {b} to {a}", "Sources": sources.names},
         "moved.nii.gz": {"Description": f"moving on the grid of {b}", **_skull(moving)},
         "moved_labels.nii.gz": {"Description": f"moving's labels on the grid of {b}, nearest neighbour"},
         "jacobian.nii.gz": {"Description": f"volume in {a} over volume in {b}", **_skull(moving)},
     }
-    placed = {"SpatialReference": Path(fixed).name, "Sources": sources}
+    placed = {"SpatialReference": sources.names[1], "Sources": sources.names}
     return {
         _sidecar(found.names[name]): content | ({} if name.endswith(".h5") else placed)
         for name, content in about.items()
@@ -144,11 +177,11 @@ def sidecars(found: Derivative, moving: Path | str, fixed: Path | str, written: 
     }
 
 
-def forward_sidecar(found: Derivative, moving: Path | str, fixed: Path | str) -> dict[str, Any]:
+def forward_sidecar(found: Derivative, sources: Sources) -> dict[str, Any]:
     """What the forward transform's sidecar says besides the metrics."""
     a, b = found.spaces
     about = f"ITK composite: carries images from {a} to {b}, and points from {b} to {a}"
-    return {"Description": about, "Sources": [Path(moving).name, Path(fixed).name]}
+    return {"Description": about, "Sources": sources.names}
 
 
 def _skull(moving: Path | str) -> dict[str, bool]:
@@ -162,8 +195,8 @@ def _skull(moving: Path | str) -> dict[str, bool]:
     return {"SkullStripped": said if isinstance(said, bool) else parse(moving).entities.get("desc") == "brain"}
 
 
-def describe_dataset(root: Path) -> None:
-    """Write dataset_description.json, README and .bidsignore where they are missing."""
+def describe_dataset(root: Path, links: Mapping[str, str]) -> None:
+    """Write dataset_description.json, README and .bidsignore where they are missing; add links that are new."""
     description = {
         "Name": "r2reg: registrations",
         "BIDSVersion": VERSION,
@@ -179,3 +212,7 @@ def describe_dataset(root: Path) -> None:
         if not (root / name).exists():
             with atomic_path(root / name) as path:
                 path.write_text(text, encoding="utf-8")
+    description = _description(root)
+    if description.get("DatasetLinks", {}) != dict(links):
+        with atomic_path(root / DATASET) as path:
+            path.write_text(json.dumps(description | {"DatasetLinks": dict(links)}, indent=2) + "\n", encoding="utf-8")

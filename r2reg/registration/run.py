@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from r2reg.config import RegisterConfig
 from r2reg.geometry.grid import Grid
-from r2reg.io.bids import derivative, describe_dataset, forward_sidecar
+from r2reg.io.bids import Sources, derivative, describe_dataset, forward_sidecar
 from r2reg.io.files import content_sha256, staging
 from r2reg.io.images import Volume
 from r2reg.preprocessing.affine.initial import Init
@@ -72,6 +72,7 @@ def register_files(
     found = derivative(moving, fixed) if bids else None
     root, folder = folder, folder / (found.folder if found else "")
     check_folder(folder, overwrite, found)
+    sources = Sources(root, moving, fixed) if found else None
     clock = Clock()
     known: dict[str, Any] = {"seconds": clock.seconds, "command": shlex.join(sys.argv), "versions": versions()}
     images: dict[str, Volume] = {}
@@ -86,7 +87,7 @@ def register_files(
         seconds["total"] = time.perf_counter() - began
         memory = {"peak_memory_bytes": peak_memory_bytes()}
         how = {**_environment(config), "config": config.to_dict()}
-        about = forward_sidecar(found, moving, fixed) if found else {}
+        about = forward_sidecar(found, sources) if found and sources else {}
         return about | result.metrics | known | {"seconds": seconds} | memory | how
 
     try:
@@ -100,10 +101,10 @@ def register_files(
             with clock.stage("write"):
                 pictures = write_result(result, temporary, ("h5",) if found else None, report)
             written = write_metrics(metrics(), temporary, pictures)
-            if found:
-                name_as_bids(temporary, found, moving, fixed)
-        if found:
-            describe_dataset(root)
+            if found and sources:
+                name_as_bids(temporary, found, moving, sources)
+        if sources:
+            describe_dataset(root, sources.links)
         return written
     except Exception as error:
         page, mark = (found.names[PAGE], found.names[METRICS_FILE]) if found else (PAGE, METRICS_FILE)

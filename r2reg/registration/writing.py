@@ -70,10 +70,10 @@ def output_staging(folder: Path, found: Derivative | None = None) -> AbstractCon
     return staging(folder, FILES, last=METRICS_FILE)
 
 
-def name_as_bids(folder: Path, found: Derivative, moving: Path | str, fixed: Path | str) -> None:
+def name_as_bids(folder: Path, found: Derivative, moving: Path | str, sources: bids.Sources) -> None:
     """Give the files of a run folder their BIDS names and sidecars; those without a name are removed."""
     written = {path.name for path in folder.iterdir()}
-    for name, content in bids.sidecars(found, moving, fixed, written).items():
+    for name, content in bids.sidecars(found, moving, sources, written).items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name in written:
         if name in found.names:

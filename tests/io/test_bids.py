@@ -85,13 +85,14 @@ def test_what_moving_says_of_the_skull_is_kept(tmp_path):
     moving = tmp_path / "sub-01_T1w.nii.gz"
     found = bids.derivative(moving, "sub-01_T2w.nii.gz")
     image = found.names["moved.nii.gz"].replace(".nii.gz", ".json")
-    raw = bids.sidecars(found, moving, "sub-01_T2w.nii.gz", {"moved.nii.gz"})
+    sources = bids.Sources(tmp_path / "out", moving, "sub-01_T2w.nii.gz")
+    raw = bids.sidecars(found, moving, sources, {"moved.nii.gz"})
     assert raw[image]["SkullStripped"] is False
     brain = bids.derivative(tmp_path / "sub-01_desc-brain_T1w.nii.gz", "sub-01_T2w.nii.gz")
-    named = bids.sidecars(brain, tmp_path / "sub-01_desc-brain_T1w.nii.gz", "sub-01_T2w.nii.gz", {"moved.nii.gz"})
+    named = bids.sidecars(brain, tmp_path / "sub-01_desc-brain_T1w.nii.gz", sources, {"moved.nii.gz"})
     assert named[image]["SkullStripped"] is True
     (tmp_path / "sub-01_T1w.json").write_text(json.dumps({"SkullStripped": True}), encoding="utf-8")
-    written = bids.sidecars(found, moving, "sub-01_T2w.nii.gz", {"moved.nii.gz"})
+    written = bids.sidecars(found, moving, sources, {"moved.nii.gz"})
     assert list(written) == [image]
     assert written[image]["SkullStripped"] is True
     assert written[image]["SpatialReference"] == "sub-01_T2w.nii.gz"
@@ -99,6 +100,28 @@ def test_what_moving_says_of_the_skull_is_kept(tmp_path):
 
 def test_an_existing_data_set_keeps_its_description(tmp_path):
     (tmp_path / bids.DATASET).write_text("{}", encoding="utf-8")
-    bids.describe_dataset(tmp_path)
+    bids.describe_dataset(tmp_path, {})
     assert (tmp_path / bids.DATASET).read_text(encoding="utf-8") == "{}"
     assert {path.name for path in tmp_path.iterdir()} == {bids.DATASET, "README", ".bidsignore"}
+
+
+def test_inputs_are_named_by_the_data_sets_they_lie_in(tmp_path):
+    """Two raw data sets of one name, and an earlier derivative."""
+    places = [tmp_path / place / "raw data" for place in ("a", "b")]
+    out = tmp_path / "out"
+    for place in (*places, out):
+        (place / "sub-01" / "anat").mkdir(parents=True)
+        (place / bids.DATASET).write_text('{"Name": "mine"}', encoding="utf-8")
+    images = [place / "sub-01" / "anat" / "sub-01_T1w.nii.gz" for place in places]
+    sources = bids.Sources(out, *images)
+    place = "sub-01/anat/sub-01_T1w.nii.gz"
+    assert sources.names == [f"bids:rawdata:{place}", f"bids:rawdata2:{place}"]
+    assert sources.links == {"rawdata": places[0].as_uri(), "rawdata2": places[1].as_uri()}
+    bids.describe_dataset(out, sources.links)
+    assert json.loads((out / bids.DATASET).read_text(encoding="utf-8")) == {
+        "Name": "mine",
+        "DatasetLinks": sources.links,
+    }
+    again = bids.Sources(out, images[1], out / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    assert again.names == ["bids:rawdata2:sub-01/anat/sub-01_T1w.nii.gz", "bids::sub-01/anat/sub-01_T2w.nii.gz"]
+    assert again.links == sources.links

@@ -20,8 +20,10 @@ CONFIG = RegisterConfig(transform="affine", init="com")
 
 @pytest.fixture
 def inputs(phantom_pair, tmp_path):
-    """moving and fixed under BIDS names."""
-    moving, fixed = tmp_path / "sub-01_T1w.nii.gz", tmp_path / "tpl-Atlas_T1w.nii.gz"
+    """moving and fixed under BIDS names, moving in a data set."""
+    moving, fixed = tmp_path / "raw" / "sub-01" / "anat" / "sub-01_T1w.nii.gz", tmp_path / "tpl-Atlas_T1w.nii.gz"
+    moving.parent.mkdir(parents=True)
+    (tmp_path / "raw" / "dataset_description.json").write_text('{"Name": "raw", "BIDSVersion": "1.9.0"}')
     shutil.copy(phantom_pair.moving, moving)
     shutil.copy(phantom_pair.fixed, fixed)
     return moving, fixed
@@ -48,7 +50,8 @@ def test_a_data_set(inputs, phantom_pair, tmp_path):
     described = json.loads((tmp_path / "out" / "dataset_description.json").read_text(encoding="utf-8"))
     assert described["DatasetType"] == "derivative"
     sidecar = json.loads((tmp_path / "out" / f"{forward}.json").read_text(encoding="utf-8"))
-    assert sidecar["Sources"] == ["sub-01_T1w.nii.gz", "tpl-Atlas_T1w.nii.gz"]
+    assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz", "tpl-Atlas_T1w.nii.gz"]
+    assert described["DatasetLinks"] == {"raw": (tmp_path / "raw").as_uri()}
     assert sidecar["similarity"]["after"]["lncc"] > 0
     validator = Path(sys.executable).parent / "bids-validator-deno"
     checked = subprocess.run(
