@@ -24,20 +24,21 @@ POINT_MM, INTENSITY = 1e-3, 1e-3  # the bounds; float32 fields and images stay b
 POINTS = 200
 # File -> what it holds, and what it is for another tool.
 AFFINES = {"a.mat": "itk", "a.tfm": "itk", "a.txt": "itk", "a.lta": "itk", "flirt.mat": "fsl"}
-FIELDS = {"w.nii.gz": "itk", "afni.nii.gz": "afni", "fsl.nii.gz": "fsl"}
+FIELDS = {"w.nii.gz": "itk", "afni.nii.gz": "afni"}
+BETWEEN = {"fsl.nii.gz": "fsl", "w.npz": "itk"}  # fields from one image to the other, whatever lies between
 ANY = {"c.h5": "itk", "c.x5": "itk"}
 KINDS = {
     "affine": AFFINES | ANY,
-    "field": FIELDS | ANY,
-    "both": ANY | {"fsl.nii.gz": "fsl"},
-    "inverse": ANY | {"fsl.nii.gz": "fsl"},
+    "field": FIELDS | BETWEEN | ANY,
+    "both": BETWEEN | ANY,
+    "inverse": BETWEEN | ANY,
 }
-FLAT = ("a.mat", "a.tfm", "a.txt", "w.nii.gz", "c.h5")  # what holds 2-D transforms
+FLAT = ("a.mat", "a.tfm", "a.txt", "w.nii.gz", "w.npz", "c.h5")  # what holds 2-D transforms
 NAMES = {
     "a.mat": "ITK affine `.mat`", "a.tfm": "ITK affine `.tfm`", "a.txt": "ITK affine `.txt`",
     "a.lta": "FreeSurfer affine `.lta`", "flirt.mat": "FSL affine `.mat`", "w.nii.gz": "ITK field `.nii.gz`",
     "afni.nii.gz": "AFNI field `.nii.gz`", "fsl.nii.gz": "FSL field `.nii.gz`", "c.h5": "ITK composite `.h5`",
-    "c.x5": "X5 `.x5`",
+    "c.x5": "X5 `.x5`", "w.npz": "Learn2Reg field `.npz`",
 }  # fmt: skip
 ABOUT = f"""\
 # Agreement with other tools
@@ -49,7 +50,7 @@ of an affine, a field, both, and the inverse of both. Points lie where every fie
 `tests/test_agreement_formats.py` writes this page and fails above {POINT_MM:g} mm or {INTENSITY:g}; what differs is
 rounding to float32 in the files.
 
-fslpy and nitransforms look fields up at the nearest voxel, so their points are voxels, and an inverse in X5, where the
+fslpy and nitransforms look fields up at the nearest voxel, and `.npz` knows no other, so their points are voxels, and an inverse in X5, where the
 affine comes before the field, cannot be compared. FSL's affines are resampled by FLIRT alone, which was not at hand:
 only their points are compared. r2reg itself reads and writes X5 and `.lta` with nitransforms: those rows check what it
 hands over, not the files. AFNI and FreeSurfer were not at hand. An empty cell: the format cannot hold the case.
@@ -167,7 +168,32 @@ class Fslpy:
         return applyDeformation(self.source, self.field, ref=self.still, order=1, mode="constant", cval=0.0)
 
 
-TOOLS = (SimpleITK, ANTsPy, Nitransforms, Fslpy)
+class Scipy:
+    """Learn2Reg's files, as that challenge uses them: scipy's interpolation at voxels plus displacements."""
+
+    files = ("w.npz",)
+    between_voxels = False
+
+    def __init__(self, path, image, still, moves):
+        from scipy.ndimage import map_coordinates
+
+        self.image, self.still, self.moves, self.interpolate = image, still, moves, map_coordinates
+        with np.load(path) as held:
+            field = held[held.files[0]].astype(np.float64)
+        self.places = np.indices(still.shape) + field
+
+    def points(self, ras):
+        voxels = np.rint(self.still.ras_to_index(ras)).astype(int)
+        there = self.places[:, *voxels.T]
+        world = nibabel.affines.apply_affine(self.moves.affine, there.T)
+        return world
+
+    def moved(self, still_image):
+        moving = np.squeeze(nibabel.load(self.image).get_fdata())
+        return self.interpolate(moving, self.places, order=1, mode="constant", cval=0.0)
+
+
+TOOLS = (SimpleITK, ANTsPy, Nitransforms, Fslpy, Scipy)
 CASES = [
     *itertools.product(AXES, SPACINGS, ["same", "different"], [3]),
     # LIA has no in-plane part: its second axis runs along S; and it is the other grid beside LPS.
