@@ -46,7 +46,7 @@ def as_volume(image: Image, kind: str = "image", name: str = "image") -> Volume:
         return READERS[kind](path=image)
     where = Path(name)
     try:
-        array, affine = _parts(image)
+        array, affine = _parts(image, name)
     except (TypeError, ValueError, AttributeError):
         raise ImageError(f"{name}: is {type(image).__name__}; give {KINDS}") from None
     if array.dtype.kind not in "biuf":
@@ -58,12 +58,14 @@ def as_volume(image: Image, kind: str = "image", name: str = "image") -> Volume:
     return CHECKS[kind](loaded=Volume(array, grid, where))
 
 
-def _parts(image: Image) -> tuple[np.ndarray, np.ndarray]:
+def _parts(image: Image, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Voxels in array-axis order, and their affine in RAS mm."""
     if hasattr(image, "dataobj"):  # nibabel
         array = np.asanyarray(image.dataobj)
         return array.reshape(array.shape[:3]) if array.ndim == 4 and array.shape[3] == 1 else array, image.affine
     if hasattr(image, "GetPixelIDTypeAsString"):  # SimpleITK
+        if image.GetDimension() > 3:
+            raise ImageError(f"{name}: has {image.GetDimension()} dimensions; give a volume of it, image[:, :, :, 0]")
         grid = itk.grid_from_sitk(image)
         return itk.from_sitk_image(image), grid.affine
     if hasattr(image, "direction") and hasattr(image, "numpy"):  # ANTsPy

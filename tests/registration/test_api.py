@@ -84,6 +84,7 @@ def test_labels_and_points_come_along(kinds):
     [
         (np.zeros((4, 4, 4)), "moving: is ndarray; give a path, a nibabel"),
         (None, "moving: is NoneType; give a path"),
+        (sitk.Image([4, 4, 4, 2], sitk.sitkFloat32), "moving: has 4 dimensions; give a volume"),
         ((image(0), np.zeros((4, 4))), "moving: the affine is singular"),
         ((image(0), np.eye(3)), "moving: a 3-D grid needs a 4x4 affine"),
         ((np.zeros((4, 5, 6)), AFFINE), "moving: all voxels are 0"),
