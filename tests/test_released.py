@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -85,3 +88,42 @@ def test_what_ships_is_whole_and_fits():
 def test_the_list_needs_no_keras():
     code = "import sys; from r2reg.released import names; names(); assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+DISPLACEMENTS = """
+import sys
+import numpy as np
+from keras import ops
+from r2reg.startup import start_backend
+from r2reg.networks.branches import network_inputs
+from r2reg.networks.saving import load_model
+from r2reg.released import find_model, names
+
+start_backend("cpu")
+x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32, dtype="float32")] * 3, indexing="ij"), axis=-1)[None]
+images = [np.exp(-2 * ((x - shift) ** 2).sum(-1, keepdims=True)) for shift in (0.0, 0.1)]
+found = {}
+for name in names():
+    saved = load_model(find_model(name))
+    network = saved.build((32, 32, 32))
+    displacement = network.predict_on_batch(network_inputs(saved, *images))["displacement"]
+    found[name] = ops.convert_to_numpy(displacement)
+np.savez(sys.argv[1], **found)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.backends
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="compares other backends with TensorFlow")
+def test_shipped_models_give_the_same_displacement_on_every_backend(tmp_path):
+    found = {}
+    for backend in ("tensorflow", keras.backend.backend()):
+        file = tmp_path / f"{backend}.npz"
+        environment = {**os.environ, "KERAS_BACKEND": backend}
+        subprocess.run([sys.executable, "-c", DISPLACEMENTS, str(file)], env=environment, check=True)
+        with np.load(file) as held:
+            found[backend] = dict(held)
+    there, here = found.values()
+    for name, displacement in there.items():
+        assert np.abs(displacement).max() > 0.1, name
+        np.testing.assert_allclose(here[name], displacement, atol=1e-4, err_msg=name)
