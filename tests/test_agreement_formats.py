@@ -52,8 +52,9 @@ rounding to float32 in the files.
 
 fslpy and nitransforms look fields up at the nearest voxel, and `.npz` knows no other place, so their points are voxels;
 an inverse in X5, where the affine comes before the field, cannot be compared. FSL's affines are resampled by FLIRT
-alone, which was not at hand: only their points are compared. r2reg itself reads and writes X5 and `.lta` with nitransforms: those rows check what it
-hands over, not the files. AFNI and FreeSurfer were not at hand. An empty cell: the format cannot hold the case.
+alone, which was not at hand: only their points are compared. r2reg itself reads and writes X5 and `.lta` with
+nitransforms: those rows check what it hands over, not the files. AFNI and FreeSurfer were not at hand. An empty cell:
+the format cannot hold the case.
 """
 found: dict[tuple[str, str], dict[str, list[tuple[float, ...]]]] = {}  # (file, tool) -> case -> deviations
 done: list[str] = []
