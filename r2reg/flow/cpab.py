@@ -1,9 +1,9 @@
 """The flow of a continuous, piecewise affine velocity (CPAB; Freifeld et al. 2017, Detlefsen et al. 2018).
 
 Within a cell a point's barycentric weights m obey dm/dt = K m with one matrix K, so they are m(t) = exp(tK) m(0), here
-as a power series of few terms over pieces of time in which it converges at once. A point is followed from cell to cell:
-to the end of its piece of time, or to the moment when a weight becomes 0 and it crosses a facet. The flow of -v is
-the inverse.
+as a power series over pieces of time in which few terms are exact. A point is followed from cell to cell: to the end of
+its piece of time, or to the moment when a weight becomes 0 and it crosses a facet. The velocity is continuous there, so
+a crossing noticed late by s costs an error of the order of s^2. The flow of -v is the inverse.
 
 The gradient is the adjoint's: d lambda/dt = -A^T lambda, followed back along the way with the points, so that no
 state of the way is kept; what a vertex's velocity contributes is the integral of its weight times lambda.
@@ -11,21 +11,25 @@ state of the way is kept; what a vertex's velocity contributes is the integral o
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from r2reg.errors import ConfigError
+from r2reg.flow import backend
 from r2reg.flow.tessellation import Tessellation
 
 Tensor = Any
-TERMS = 9  # of the power series, which is exact to 1 / 10! where |K| t <= 1
-CHECKS = 4  # moments of a piece at which a point must be in its cell
-HALVINGS = 6  # of the time in which it has left it
-INSIDE = 1e-6  # a weight above minus this is inside: what slides along a facet stays where it is
-MOST_PIECES = 400
-NODES, NODE_WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(5)[0] + 1), 0.5 * np.polynomial.legendre.leggauss(5)[1])
+PIECE = 0.5  # the most |K| t of a piece
+TERMS = 7  # of the power series: exact to PIECE^8 / 8!, 1e-7
+NODES, SHARES = (0.5 * (np.polynomial.legendre.leggauss(3)[0] + 1), 0.5 * np.polynomial.legendre.leggauss(3)[1])
+INSIDE = 3e-6  # a weight above minus this is inside: what slides along a facet stays where it is
+LEAST = 5e-4  # time spent in a cell: what turns about a corner comes on
+MOST_PIECES = 4000
+CHUNK = 1024  # points followed together: they stay in the processor's cache, and wait for each other only
 
 
 def vertex_velocities(theta: Tensor, tessellation: Tessellation) -> Tensor:
@@ -46,220 +50,250 @@ def cpab(theta: Tensor, points: Tensor, tessellation: Tessellation) -> Tensor:
 
     Args:
         theta: (B, P); -theta gives the inverse.
-        points: (B, N, d), shares of the box. Outside of it they rest, with a free boundary they go on with the velocity
-            of the ring around it.
+        points: (B, N, d), shares of the box. One outside goes along with the nearest point of the lattice: it rests,
+            where the boundary is fixed. One that leaves the lattice keeps its last velocity.
     Returns:
         (B, N, d).
     Raises:
         ConfigError: another number of parameters.
     """
-    return _flow(vertex_velocities(theta, tessellation), points, Tables(tessellation, points.dtype))
+    velocities = vertex_velocities(theta, tessellation)
 
-
-class Tables:
-    """A tessellation's arrays as tensors."""
-
-    def __init__(self, tessellation: Tessellation, dtype: str) -> None:
-        t = tessellation
-        self.tessellation, self.dtype = t, dtype
-        self.ndim, self.count = t.ndim, len(t.cells)
-        self.cells = t.cells
-        self.places = ops.convert_to_tensor(t.corners[t.cells].reshape(self.count, -1), dtype)
-        self.to_weights = ops.convert_to_tensor(t.to_weights.reshape(self.count, -1), dtype)
-        self.neighbours = ops.convert_to_tensor(
-            np.where(t.neighbours < 0, np.arange(self.count)[:, None], t.neighbours)
-        )
-        self.closed = ops.convert_to_tensor(np.where(t.neighbours < 0, 1e9, 0.0), dtype)
-
-    def locate(self, points: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The cell (M,) of points (M, d), and their weights in it, a list of (M,)."""
-        t = self.tessellation
-        x = (points - ops.convert_to_tensor(t.low, self.dtype)) / ops.convert_to_tensor(t.size, self.dtype)
-        last = np.array(t.boxes) - 1
-        box = ops.clip(ops.floor(x), 0, ops.convert_to_tensor(last, self.dtype))
-        first = sum(box[:, a] * float(np.prod(t.boxes[a + 1 :])) for a in range(self.ndim)) * t.per_box
-        first = ops.cast(first, "int32")
-        best, least = first, ops.full(ops.shape(first), -np.inf, self.dtype)
-        for k in range(t.per_box):
-            here = _smallest(self.weights(first + k, points))
-            best, least = ops.where(here > least, first + k, best), ops.maximum(here, least)
-        return best, self.weights(best, points)
-
-    def weights(self, cell: Tensor, points: Tensor) -> list[Tensor]:
-        """Barycentric weights of points (M, d) in given cells."""
-        rows = ops.take(self.to_weights, cell, axis=0)
-        n, x = self.ndim + 1, [points[:, a] for a in range(self.ndim)]
-        return [sum(rows[:, j * n + a] * x[a] for a in range(self.ndim)) + rows[:, j * n + n - 1] for j in range(n)]
-
-    def points(self, cell: Tensor, weights: list[Tensor]) -> Tensor:
-        """(M, d) places of weights in cells."""
-        rows = ops.take(self.places, cell, axis=0)
-        n = self.ndim
-        return ops.stack([sum(w * rows[:, k * n + a] for k, w in enumerate(weights)) for a in range(n)], axis=-1)
-
-    def rates(self, velocities: Tensor) -> Tensor:
-        """(B, V, d) -> (B C, (d + 1)^2): K of every cell of every item."""
-        at = ops.take(velocities, self.cells.ravel(), axis=1)
-        at = ops.reshape(at, (-1, self.count, self.ndim + 1, self.ndim))
-        slopes = ops.reshape(self.to_weights, (self.count, self.ndim + 1, self.ndim + 1))[:, :, :-1]
-        return ops.reshape(ops.einsum("cja,bcka->bcjk", slopes, at), (-1, (self.ndim + 1) ** 2))
-
-    def gradients(self, velocities: Tensor) -> Tensor:
-        """(B, V, d) -> (B C, d^2): A of every cell, A[i, j] the derivative of component i along axis j."""
-        at = ops.take(velocities, self.cells.ravel(), axis=1)
-        at = ops.reshape(at, (-1, self.count, self.ndim + 1, self.ndim))
-        slopes = ops.reshape(self.to_weights, (self.count, self.ndim + 1, self.ndim + 1))[:, :, :-1]
-        return ops.reshape(ops.einsum("cka,bcki->bcia", slopes, at), (-1, self.ndim**2))
-
-
-def _smallest(values: list[Tensor]) -> Tensor:
-    least = values[0]
-    for value in values[1:]:
-        least = ops.minimum(least, value)
-    return least
-
-
-def _series(rows: Tensor, start: list[Tensor]) -> list[list[Tensor]]:
-    """Coefficients of exp(tK) m: rows (M, n^2) hold K."""
-    n = len(start)
-    found = [start]
-    for k in range(1, TERMS + 1):
-        last = found[-1]
-        found.append([sum(rows[:, j * n + i] * last[i] for i in range(n)) / k for j in range(n)])
-    return found
-
-
-def _at(series: list[list[Tensor]], time: Tensor) -> list[Tensor]:
-    total = series[-1]
-    for terms in reversed(series[:-1]):
-        total = [value * time + term for value, term in zip(total, terms, strict=True)]
-    return total
-
-
-def _piece(
-    rates: Tensor, offset: Tensor, cell: Tensor, weights: list[Tensor], rest: Tensor, longest: Tensor, tables: Tables
-) -> tuple[Tensor, Tensor, list[Tensor], list[list[Tensor]]]:
-    """Follow each point to the end of its piece of time, or across one facet.
-
-    Returns:
-        time spent (M,), cell and weights after it, and the series of the way.
-    """
-    series = _series(ops.take(rates, offset + cell, axis=0), weights)
-    closed = ops.take(tables.closed, cell, axis=0)
-
-    def inside(at: list[Tensor]) -> Tensor:
-        return _smallest([value + closed[:, k] for k, value in enumerate(at)]) >= -INSIDE
-
-    cap = ops.minimum(rest, longest)
-    low, high, left = ops.zeros_like(cap), cap, ops.zeros_like(cap) > 0
-    for k in range(1, CHECKS + 1):
-        moment = cap * (k / CHECKS)
-        out = ops.logical_and(ops.logical_not(left), ops.logical_not(inside(_at(series, moment))))
-        high = ops.where(out, moment, high)
-        left = ops.logical_or(left, out)
-        low = ops.where(left, low, moment)
-    for _ in range(HALVINGS):
-        middle = 0.5 * (low + high)
-        here = inside(_at(series, middle))
-        low, high = ops.where(here, middle, low), ops.where(here, high, middle)
-    before = _at(series, low)
-    after = [value + closed[:, k] for k, value in enumerate(_at(series, high))]
-    facet = ops.argmin(ops.stack(after, axis=-1), axis=-1)
-    chosen = ops.cast(ops.one_hot(facet, len(weights), dtype=cap.dtype), cap.dtype)
-    a = sum(chosen[:, k] * value for k, value in enumerate(before))
-    b = sum(chosen[:, k] * value for k, value in enumerate(after))
-    share = ops.clip(a / ops.maximum(a - b, 1e-12), 0, 1)
-    time = ops.where(left, low + (high - low) * share, cap)
-    end = _at(series, time)
-    beyond = ops.take(tables.neighbours, cell, axis=0)
-    beyond = sum(ops.cast(chosen[:, k], beyond.dtype) * beyond[:, k] for k in range(len(weights)))
-    crossed = ops.where(left, ops.cast(beyond, cell.dtype), cell)
-    there = tables.weights(crossed, tables.points(cell, end))
-    return time, crossed, [ops.where(left, new, old) for new, old in zip(there, end, strict=True)], series
-
-
-def _flow(velocities: Tensor, points: Tensor, tables: Tables) -> Tensor:
     @ops.custom_gradient
     def call(velocities: Tensor, points: Tensor) -> Any:
-        end = _carried(velocities, points, tables)
+        # Without stop_gradient TensorFlow would keep every step of the way for a gradient of its own.
+        velocities, points = ops.stop_gradient(velocities), ops.stop_gradient(points)
+        end = _carried(velocities, points, tessellation=tessellation)
 
         def gradient(*args: Any, upstream: Any = None) -> Any:
-            return _adjoint(velocities, end, args[0] if upstream is None else upstream, tables)
+            pull = args[0] if upstream is None else upstream
+            return _adjoint(velocities, end, pull, tessellation=tessellation)
 
         return end, gradient
 
     return call(velocities, points)
 
 
-def _begin(velocities: Tensor, points: Tensor, tables: Tables) -> tuple[Tensor, ...]:
-    """What a loop over pieces needs: K, the items' offsets in it, the pieces' length, cells, weights, time left."""
-    rates = tables.rates(velocities)
-    flat = ops.reshape(points, (-1, tables.ndim))
-    batch = points.shape[0]
-    offset = ops.repeat(ops.arange(batch, dtype="int32") * tables.count, points.shape[1])
-    norm = ops.max(ops.sum(ops.abs(ops.reshape(rates, (-1, tables.ndim + 1, tables.ndim + 1))), axis=-1))
-    longest = 1 / ops.maximum(ops.ceil(norm), 1)
-    cell, weights = tables.locate(flat)
-    rest = ops.ones_like(weights[0])
-    if tables.tessellation.boundary == "fixed":
-        rest = ops.where(ops.all(ops.logical_and(flat >= 0, flat <= 1), axis=-1), rest, 0)
-    return rates, offset, longest, cell, weights, rest
+@dataclass(frozen=True)
+class Cell:
+    """What is known of the cells in which M points are: arrays with the points along the last axis.
+
+    Attributes:
+        rates: (d + 1, d + 1, M), K. to_weights: (d + 1, d + 1, M), from (x, 1) to m. corners: (d + 1, d, M).
+        neighbours: (d + 1, M), numbers of cells, -1 where the lattice ends. longest: (M,), a piece's time.
+        slopes: (d, d, M), A of the velocity whose flow is followed.
+    """
+
+    rates: Tensor
+    to_weights: Tensor
+    corners: Tensor
+    neighbours: Tensor
+    longest: Tensor
+    slopes: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor, cell: Tensor, ndim: int) -> Cell:
+        """Look the rows (C, columns) of `_table` up."""
+        rows = ops.transpose(ops.take(table, cell, axis=0))
+        n = ndim + 1
+        found, begin = [], 0
+        for shape in ((n, n), (n, n), (n, ndim), (n,), (), (ndim, ndim)):
+            end = begin + math.prod(shape)
+            found.append(ops.reshape(rows[begin:end], (*shape, -1)))
+            begin = end
+        return cls(*found)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """(d, M) places -> (d + 1, M)."""
+        return _times(self.to_weights[:, :-1], x) + self.to_weights[:, -1]
+
+    def places(self, m: Tensor) -> Tensor:
+        """(d + 1, M) weights -> (d, M)."""
+        return ops.sum(self.corners * m[:, None], axis=0)
 
 
-def _carried(velocities: Tensor, points: Tensor, tables: Tables) -> Tensor:
-    rates, offset, longest, cell, weights, rest = _begin(velocities, points, tables)
-    outside = rest <= 0
-
-    def going(cell: Tensor, rest: Tensor, *_: Tensor) -> Tensor:
-        return ops.any(rest > 0)
-
-    def body(cell: Tensor, rest: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        time, cell, after, _ = _piece(rates, offset, cell, list(weights), rest, longest, tables)
-        return cell, _less(rest, time), *after
-
-    cell, rest, *weights = ops.while_loop(going, body, (cell, rest, *weights), maximum_iterations=MOST_PIECES)
-    end = ops.reshape(tables.points(cell, list(weights)), points.shape)
-    return ops.where(ops.reshape(outside, (*points.shape[:2], 1)), points, end)
+def _times(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(i, j, M) times (j, M) -> (i, M)."""
+    return ops.sum(matrix * vector[None], axis=1)
 
 
-def _less(rest: Tensor, time: Tensor) -> Tensor:
-    """The time left; what rounding leaves is none."""
-    rest = rest - time
-    return ops.where(rest > 1e-6, rest, 0)
+def _table(velocities: Tensor, t: Tessellation) -> Tensor:
+    """(B, V, d) -> (B, C, columns), what `Cell` holds of every cell."""
+    dtype, count, n = velocities.dtype, len(t.cells), t.ndim + 1
+    at = ops.reshape(ops.take(velocities, t.cells.ravel(), axis=1), (-1, count, n, t.ndim))
+    slopes = ops.convert_to_tensor(t.to_weights[:, :, :-1], dtype)
+    rates = ops.einsum("cja,bcka->bcjk", slopes, at)
+    norm = ops.max(ops.sum(ops.abs(rates), axis=-1), axis=-1)
+    fixed = [t.to_weights.reshape(count, -1), t.corners[t.cells].reshape(count, -1), t.neighbours]
+    constant = ops.convert_to_tensor(np.concatenate(fixed, axis=1), dtype)
+    batch = velocities.shape[0]
+    parts = [
+        ops.reshape(rates, (batch, count, -1)),
+        ops.broadcast_to(constant[None], (batch, *constant.shape)),
+        (PIECE / ops.maximum(norm, PIECE))[..., None],
+        ops.reshape(ops.einsum("cka,bcki->bcia", slopes, at), (batch, count, -1)),
+    ]
+    return ops.concatenate(parts, axis=-1)
 
 
-def _adjoint(velocities: Tensor, end: Tensor, upstream: Tensor, tables: Tables) -> tuple[Tensor, Tensor]:
+def _locate(x: Tensor, t: Tessellation) -> Tensor:
+    """The cell (M,) of places (d, M): the box, and in it the simplex whose smallest weight is largest."""
+    dtype = x.dtype
+    scaled = (x - ops.convert_to_tensor(t.low[:, None], dtype)) / ops.convert_to_tensor(t.size[:, None], dtype)
+    box = ops.clip(ops.floor(scaled), 0, ops.convert_to_tensor(np.array(t.boxes)[:, None] - 1, dtype))
+    strides = [float(np.prod(t.boxes[a + 1 :])) for a in range(t.ndim)]
+    number = ops.cast(sum(box[a] * strides[a] for a in range(t.ndim)), "int32")
+    within = scaled - box
+    # The boxes are alike: the weights of the first one's simplices hold for all.
+    own = ops.convert_to_tensor(t.unit_weights, dtype)
+    least = [ops.min(ops.matmul(own[k, :, :-1], within) + own[k, :, -1:], axis=0) for k in range(t.per_box)]
+    return number * t.per_box + ops.cast(ops.argmax(ops.stack(least), axis=0), "int32")
+
+
+def _series(matrix: Tensor, start: Tensor) -> list[Tensor]:
+    """Coefficients of exp(tK) start."""
+    found = [start]
+    for k in range(1, TERMS + 1):
+        found.append(_times(matrix, found[-1]) / k)
+    return found
+
+
+def _at(series: list[Tensor], time: Tensor) -> Tensor:
+    total = series[-1]
+    for terms in reversed(series[:-1]):
+        total = total * time + terms
+    return total
+
+
+def _crossing(way: list[Tensor], cap: Tensor) -> tuple[Tensor, Tensor]:
+    """When points first leave their cell, (M,), more than `cap` if they do not, and through the facet opposite to which
+    vertex."""
+    speeds = [k * terms for k, terms in enumerate(way)][1:]
+    begin, end = speeds[0], _at(speeds, cap)
+    dips = ops.logical_and(begin < 0, end > 0)
+    turn = ops.where(dips, cap * begin / ops.where(dips, begin - end, -1), cap)  # where a weight is least
+    out = ops.minimum(_at(way, turn), _at(way, cap)) < -INSIDE
+    # The first root of the series' first three terms, and one step of Newton's.
+    start, bend = ops.maximum(way[0], 0), way[2]
+    root = ops.sqrt(ops.maximum(begin * begin - 4 * bend * start, 0)) - begin
+    time = ops.clip(2 * start / ops.maximum(root, 1e-12), 0, turn)
+    slope = _at(speeds, time)
+    time = ops.where(slope < 0, ops.clip(time - _at(way, time) / ops.minimum(slope, -1e-12), 0, turn), time)
+    time = ops.where(out, time, 2)
+    return ops.min(time, axis=0), ops.argmin(time, axis=0)
+
+
+def _piece(table: Tensor, number: Tensor, x: Tensor, rest: Tensor) -> tuple[Tensor, ...]:
+    """Follow places x (d, M) to the end of their piece of time, or across one facet.
+
+    Returns:
+        time spent in the cell, time after which nothing is left to follow, the next cell and place; the cell and
+        the series of the way in it.
+    """
+    ndim = x.shape[0]
+    cell = Cell.of(table, number, ndim)
+    way = _series(cell.rates, cell.weights(x))
+    cap = ops.minimum(rest, cell.longest)
+    first, facet = _crossing(way, cap)
+    crosses = first <= cap
+    time = ops.where(crosses, ops.minimum(ops.maximum(first, LEAST), cap), cap)
+    m = _at(way, time)
+    there = x + cell.places(m - way[0])
+    chosen = ops.cast(ops.arange(ndim + 1)[:, None] == ops.cast(facet, "int32")[None], x.dtype)
+    beyond = ops.sum(chosen * cell.neighbours, axis=0)
+    ends = ops.logical_and(crosses, beyond < 0)
+    coasts = ops.where(ends, rest - time, 0)
+    there = there + coasts * cell.places(_times(cell.rates, m))
+    left = rest - time
+    left = ops.where(ops.logical_or(ends, left < 1e-6), 0, left)
+    after = ops.where(ops.logical_and(crosses, beyond >= 0), ops.cast(beyond, number.dtype), number)
+    return time, coasts, left, after, there, cell, way, m
+
+
+def _chunks(points: Tensor) -> tuple[Tensor, int]:
+    """(B, N, d) -> (B n, d, M) and n; the last chunk is filled up with first points."""
+    batch, count, ndim = points.shape
+    size = min(CHUNK, count) if backend.compiles() else count
+    parts = -(-count // size)
+    filled = ops.concatenate([points, points[:, : parts * size - count]], axis=1) if parts * size > count else points
+    return ops.transpose(ops.reshape(filled, (batch * parts, size, ndim)), (0, 2, 1)), parts
+
+
+def _unchunked(chunks: Tensor, parts: int, count: int) -> Tensor:
+    """Undo `_chunks`."""
+    _, ndim, size = chunks.shape
+    return ops.reshape(ops.transpose(chunks, (0, 2, 1)), (-1, parts * size, ndim))[:, :count]
+
+
+def _clipped(x: Tensor, t: Tessellation) -> Tensor:
+    """Places (d, M), those outside of the lattice on its surface."""
+    bounds = (t.low, t.low + t.size * np.array(t.boxes))
+    return ops.clip(x, *(ops.convert_to_tensor(bound[:, None], x.dtype) for bound in bounds))
+
+
+@backend.accelerate("tessellation")
+def _carried(velocities: Tensor, points: Tensor, *, tessellation: Tessellation) -> Tensor:
+    t = tessellation
+    table = _table(velocities, t)
+    chunks, parts = _chunks(points)
+
+    def follow(item: Tensor, begin: Tensor) -> Tensor:
+        own = table[item]
+        x = _clipped(begin, t)
+
+        def going(number: Tensor, x: Tensor, rest: Tensor) -> Tensor:
+            return ops.any(rest > 0)
+
+        def body(number: Tensor, x: Tensor, rest: Tensor) -> tuple[Tensor, ...]:
+            _, _, rest, number, x, *_ = _piece(own, number, x, rest)
+            return number, x, rest
+
+        state = (_locate(x, t), x, ops.ones_like(x[0]))
+        _, end, _ = ops.while_loop(going, body, state, maximum_iterations=MOST_PIECES)
+        return end + (begin - x)
+
+    items = ops.repeat(ops.arange(points.shape[0], dtype="int32"), parts)
+    ends = ops.map(lambda pair: follow(*pair), (items, chunks))
+    return _unchunked(ends, parts, points.shape[1])
+
+
+@backend.accelerate("tessellation")
+def _adjoint(velocities: Tensor, end: Tensor, pull: Tensor, *, tessellation: Tessellation) -> tuple[Tensor, Tensor]:
     """Gradients in the vertices' velocities and in the points, from the points' ends back along their ways."""
-    ndim = tables.ndim
-    rates, offset, longest, cell, weights, rest = _begin(-velocities, end, tables)
-    slopes = tables.gradients(velocities)
-    transposed = [i * ndim + j for j in range(ndim) for i in range(ndim)]
-    slopes = ops.take(slopes, transposed, axis=1)
-    moved = ops.reshape(rest, (-1, 1)) > 0
-    pull = ops.reshape(upstream, (-1, ndim))
-    total = ops.zeros((velocities.shape[0] * tables.count, (ndim + 1) * ndim), end.dtype)
+    t, ndim = tessellation, tessellation.ndim
+    table = _table(-velocities, t)
+    chunks, parts = _chunks(end)
+    pulls, _ = _chunks(pull)
+    # What fills the last chunk up pulls at nothing.
+    real = ops.cast(ops.arange(parts * chunks.shape[-1]) < end.shape[1], end.dtype)
+    pulls = pulls * ops.tile(ops.reshape(real, (parts, 1, -1)), (end.shape[0], 1, 1))
 
-    def going(cell: Tensor, rest: Tensor, *_: Tensor) -> Tensor:
-        return ops.any(rest > 0)
+    def follow(item: Tensor, begin: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        own = table[item]
+        x = _clipped(begin, t)
 
-    def body(cell: Tensor, rest: Tensor, total: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        weights, pulls = list(state[: ndim + 1]), list(state[ndim + 1 :])
-        time, after, moved_to, way = _piece(rates, offset, cell, weights, rest, longest, tables)
-        pulled = _series(ops.take(slopes, offset + cell, axis=0), pulls)
-        parts = [0.0] * ((ndim + 1) * ndim)
-        for node, share in zip(NODES, NODE_WEIGHTS, strict=True):
-            m, p = _at(way, time * float(node)), _at(pulled, time * float(node))
-            for k in range(ndim + 1):
-                weighted = float(share) * time * m[k]
-                for a in range(ndim):
-                    parts[k * ndim + a] = parts[k * ndim + a] + weighted * p[a]
-        found = ops.segment_sum(ops.stack(parts, axis=-1), offset + cell, num_segments=total.shape[0])
-        return after, _less(rest, time), total + found, *moved_to, *_at(pulled, time)
+        def going(number: Tensor, x: Tensor, rest: Tensor, pull: Tensor, total: Tensor) -> Tensor:
+            return ops.any(rest > 0)
 
-    state = (cell, rest, total, *weights, *[pull[:, a] for a in range(ndim)])
-    _, _, total, *state = ops.while_loop(going, body, state, maximum_iterations=MOST_PIECES)
-    by_cell = ops.reshape(total, (velocities.shape[0], tables.count * (ndim + 1), ndim))
-    to_vertex = np.eye(velocities.shape[1])[tables.cells.ravel()].T
-    in_velocities = ops.matmul(ops.convert_to_tensor(to_vertex, end.dtype), by_cell)
-    in_points = ops.where(moved, ops.stack(state[ndim + 1 :], axis=-1), pull)
-    return in_velocities, ops.reshape(in_points, end.shape)
+        def body(number: Tensor, x: Tensor, rest: Tensor, pull: Tensor, total: Tensor) -> tuple[Tensor, ...]:
+            time, coasts, rest, after, x, cell, way, m = _piece(own, number, x, rest)
+            pulled = _series(-ops.transpose(cell.slopes, (1, 0, 2)), pull)
+            there = _at(pulled, time)
+            found = coasts * m[:, None] * there[None]
+            for node, share in zip(NODES, SHARES, strict=True):
+                moment = time * float(node)
+                found = found + float(share) * time * _at(way, moment)[:, None] * _at(pulled, moment)[None]
+            found = ops.transpose(ops.reshape(found, ((ndim + 1) * ndim, -1)))
+            return after, x, rest, there, total + ops.segment_sum(found, number, num_segments=len(t.cells))
+
+        total = ops.zeros((len(t.cells), (ndim + 1) * ndim), end.dtype)
+        state = (_locate(x, t), x, ops.ones_like(x[0]), pull, total)
+        *_, pull, total = ops.while_loop(going, body, state, maximum_iterations=MOST_PIECES)
+        return pull, total
+
+    items = ops.repeat(ops.arange(end.shape[0], dtype="int32"), parts)
+    pulled, totals = ops.map(lambda three: follow(*three), (items, chunks, pulls))
+    by_cell = ops.reshape(totals, (end.shape[0], parts, len(t.cells) * (ndim + 1), ndim))
+    to_vertex = np.eye(velocities.shape[1])[t.cells.ravel()].T
+    in_velocities = ops.matmul(ops.convert_to_tensor(to_vertex, end.dtype), ops.sum(by_cell, axis=1))
+    return in_velocities, _unchunked(pulled, parts, end.shape[1])

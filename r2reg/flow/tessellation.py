@@ -16,7 +16,7 @@ import numpy as np
 from r2reg.errors import ConfigError
 
 Boundary = Literal["fixed", "free"]
-MOST_PARAMETERS = 20_000
+MOST_PARAMETERS = 10_000
 
 
 class Tessellation:
@@ -43,6 +43,13 @@ class Tessellation:
         if boundary not in ("fixed", "free"):
             raise ConfigError(f"the boundary must be fixed or free. Received: {boundary!r}")
         self.counts, self.boundary = tuple(counts), boundary
+        inner = math.prod(n - 1 if boundary == "fixed" else n + 1 for n in counts)
+        count = (inner + (math.prod(counts) if len(counts) == 2 else 0)) * len(counts)
+        if not 0 < count <= MOST_PARAMETERS:
+            raise ConfigError(
+                f"{'x'.join(map(str, counts))} boxes with a {boundary} boundary have {count} parameters; "
+                f"give {'more' if count == 0 else 'fewer'} boxes (at most {MOST_PARAMETERS} parameters)"
+            )
         ring = int(boundary == "free")
         shares = 1 / np.array(counts)
         self.low, self.size = -ring * shares, shares
@@ -50,14 +57,8 @@ class Tessellation:
         corners, cells = _simplices(self.boxes)
         self.corners, self.cells = self.low + corners * self.size, cells
         self.neighbours = _neighbours(cells)
-        homogeneous = np.concatenate([self.corners[cells], np.ones((*cells.shape, 1))], axis=-1)
-        self.to_weights = np.linalg.inv(np.swapaxes(homogeneous, 1, 2))
+        self.to_weights = _to_weights(self.corners[cells])
         self.basis = self._basis()
-        if not 0 < self.parameters <= MOST_PARAMETERS:
-            raise ConfigError(
-                f"{'x'.join(map(str, counts))} boxes with a {boundary} boundary have {self.parameters} parameters; "
-                f"give {'more' if self.parameters == 0 else 'fewer'} boxes (at most {MOST_PARAMETERS} parameters)"
-            )
 
     @property
     def ndim(self) -> int:
@@ -75,12 +76,10 @@ class Tessellation:
         return self.basis.shape[1] * self.ndim
 
     @cached_property
-    def smoothness(self) -> np.ndarray:
-        """(V, V) of ones where two vertices share an edge."""
-        found = np.zeros((len(self.corners),) * 2)
-        for a, b in itertools.permutations(range(self.ndim + 1), 2):
-            found[self.cells[:, a], self.cells[:, b]] = 1
-        return found
+    def unit_weights(self) -> np.ndarray:
+        """(per_box, d + 1, d + 1) from (x, 1), x a share of a box, to the weights in its simplices."""
+        corners = (self.corners[self.cells[: self.per_box]] - self.low) / self.size
+        return _to_weights(corners)
 
     def _basis(self) -> np.ndarray:
         slack = 1e-9
@@ -94,6 +93,12 @@ class Tessellation:
         distance = np.linalg.norm(nearest[:, None] - places[None], axis=-1)
         close = distance < distance.min(axis=1, keepdims=True) + slack
         return close / close.sum(axis=1, keepdims=True)
+
+
+def _to_weights(corners: np.ndarray) -> np.ndarray:
+    """(C, d + 1, d) corners of simplices -> (C, d + 1, d + 1) from (x, 1) to barycentric weights."""
+    homogeneous = np.concatenate([corners, np.ones((*corners.shape[:2], 1))], axis=-1)
+    return np.linalg.inv(np.swapaxes(homogeneous, 1, 2))
 
 
 def _simplices(boxes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
