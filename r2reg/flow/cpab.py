@@ -126,12 +126,12 @@ def _table(velocities: Tensor, t: Tessellation) -> Tensor:
     norm = ops.max(ops.sum(ops.abs(rates), axis=-1), axis=-1)
     fixed = [t.to_weights.reshape(count, -1), t.corners[t.cells].reshape(count, -1), t.neighbours]
     constant = ops.convert_to_tensor(np.concatenate(fixed, axis=1), dtype)
-    batch = velocities.shape[0]
+    longest = (PIECE / ops.maximum(norm, PIECE))[..., None]
     parts = [
-        ops.reshape(rates, (batch, count, -1)),
-        ops.broadcast_to(constant[None], (batch, *constant.shape)),
-        (PIECE / ops.maximum(norm, PIECE))[..., None],
-        ops.reshape(ops.einsum("cka,bcki->bcia", slopes, at), (batch, count, -1)),
+        ops.reshape(rates, (-1, count, n * n)),
+        constant[None] + ops.zeros_like(longest),
+        longest,
+        ops.reshape(ops.einsum("cka,bcki->bcia", slopes, at), (-1, count, t.ndim * t.ndim)),
     ]
     return ops.concatenate(parts, axis=-1)
 
@@ -212,11 +212,16 @@ def _piece(table: Tensor, number: Tensor, x: Tensor, rest: Tensor) -> tuple[Tens
 
 def _chunks(points: Tensor) -> tuple[Tensor, int]:
     """(B, N, d) -> (B n, d, M) and n; the last chunk is filled up with first points."""
-    batch, count, ndim = points.shape
+    _, count, ndim = points.shape
     size = min(CHUNK, count) if backend.compiles() else count
     parts = -(-count // size)
     filled = ops.concatenate([points, points[:, : parts * size - count]], axis=1) if parts * size > count else points
-    return ops.transpose(ops.reshape(filled, (batch * parts, size, ndim)), (0, 2, 1)), parts
+    return ops.transpose(ops.reshape(filled, (-1, size, ndim)), (0, 2, 1)), parts
+
+
+def _items(points: Tensor, parts: int) -> Tensor:
+    """(B n,): which item of the batch each chunk is of."""
+    return ops.repeat(ops.arange(ops.shape(points)[0], dtype="int32"), parts)
 
 
 def _unchunked(chunks: Tensor, parts: int, count: int) -> Tensor:
@@ -252,7 +257,7 @@ def _carried(velocities: Tensor, points: Tensor, *, tessellation: Tessellation) 
         _, end, _ = ops.while_loop(going, body, state, maximum_iterations=MOST_PIECES)
         return end + (begin - x)
 
-    items = ops.repeat(ops.arange(points.shape[0], dtype="int32"), parts)
+    items = _items(points, parts)
     ends = ops.map(lambda pair: follow(*pair), (items, chunks))
     return _unchunked(ends, parts, points.shape[1])
 
@@ -265,8 +270,10 @@ def _adjoint(velocities: Tensor, end: Tensor, pull: Tensor, *, tessellation: Tes
     chunks, parts = _chunks(end)
     pulls, _ = _chunks(pull)
     # What fills the last chunk up pulls at nothing.
-    real = ops.cast(ops.arange(parts * chunks.shape[-1]) < end.shape[1], end.dtype)
-    pulls = pulls * ops.tile(ops.reshape(real, (parts, 1, -1)), (end.shape[0], 1, 1))
+    size = chunks.shape[-1]
+    real = ops.cast(ops.arange(parts * size) < end.shape[1], end.dtype)
+    pulls = ops.reshape(pulls, (-1, parts, ndim, size)) * ops.reshape(real, (parts, 1, size))
+    pulls = ops.reshape(pulls, (-1, ndim, size))
 
     def follow(item: Tensor, begin: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         own = table[item]
@@ -291,9 +298,9 @@ def _adjoint(velocities: Tensor, end: Tensor, pull: Tensor, *, tessellation: Tes
         *_, pull, total = ops.while_loop(going, body, state, maximum_iterations=MOST_PIECES)
         return pull, total
 
-    items = ops.repeat(ops.arange(end.shape[0], dtype="int32"), parts)
+    items = _items(end, parts)
     pulled, totals = ops.map(lambda three: follow(*three), (items, chunks, pulls))
-    by_cell = ops.reshape(totals, (end.shape[0], parts, len(t.cells) * (ndim + 1), ndim))
+    by_cell = ops.reshape(totals, (-1, parts, len(t.cells) * (ndim + 1), ndim))
     to_vertex = np.eye(velocities.shape[1])[t.cells.ravel()].T
     in_velocities = ops.matmul(ops.convert_to_tensor(to_vertex, end.dtype), ops.sum(by_cell, axis=1))
     return in_velocities, _unchunked(pulled, parts, end.shape[1])
