@@ -70,7 +70,13 @@ class RefineType(click.ParamType):
     help="Voxels, of lncc's windows and mind's patches.",
 )
 @click.option("--guide", metavar="labels", default="", help="Steer by the given labels too; else they are only scored.")
-@click.option("--transform", type=click.Choice(["flow", "affine"]), default="flow", show_default=True)
+@click.option(
+    "--transform",
+    type=click.Choice(["flow", "affine", "affine-diff", "cpab", "affine-cpab"]),
+    default="flow",
+    show_default=True,
+    help="Of few parameters, fitted to the pair: cpab and the two affines.",
+)
 @click.option("--moving-labels", type=INPUT, help="Carried along and scored; steer only with --guide labels.")
 @click.option("--fixed-labels", type=INPUT)
 @click.option("--moving-mask", type=INPUT, help="Where the similarity looks in moving.")

@@ -403,7 +403,7 @@ def check_count(name: str, value: Any, least: int) -> None:
 RefinePreset = Literal["none", "fast", "default", "best"]
 RegisterSimilarity = Literal["lncc", "mse", "ngf", "mi", "mind"]
 Guide = Literal["labels"]
-RegisterTransform = Literal["flow", "affine"]
+RegisterTransform = Literal["flow", "affine", "affine-diff", "cpab", "affine-cpab"]
 Interpolation = Literal["linear", "nearest", "bspline"]
 Format = Literal["itk", "h5", "x5", "fsl"]
 
@@ -414,12 +414,14 @@ class RegisterConfig(Settings):
 
     `init` is a way to find the affine or the path of a transform file that is used as it is. `model` is a model
     folder or none. `refine` is a preset or a number of steps at the finest level. `fill` None means moving's minimum.
-    `formats`: of the transforms, beside ITK's files, which are always written.
+    `boxes`: of CPAB's tessellation along each axis. `formats`: of the transforms, beside ITK's files, which are
+    always written.
     """
 
     init: str = "affine"
     model: str = "none"
     transform: RegisterTransform = "flow"
+    boxes: int = 4
     refine: RefinePreset | int = "default"
     similarity: RegisterSimilarity = "lncc"
     radius: int = 2
@@ -438,6 +440,7 @@ class RegisterConfig(Settings):
         check_choice("similarity", self.similarity, RegisterSimilarity)
         check_choice("interpolation", self.interpolation, Interpolation)
         check_count("radius", self.radius, least=1)
+        check_count("boxes", self.boxes, least=1)
         for guide in self.guide:
             check_choice("guide", guide, Guide)
         for name in self.formats:

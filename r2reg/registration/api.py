@@ -56,7 +56,7 @@ def register(moving: Image, fixed: Image, **options: Any) -> RegistrationResult:
     pair = Pair(**images, **extra)
 
     def start() -> None:
-        if config.transform == "flow":
+        if config.transform != "affine":
             start_backend(config.device, config.threads, config.deterministic, config.seed)
 
     return run(pair, config, start=start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,14 @@ class Deformation:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
         model: {"name", "sha256"} of the network that took part.
+        affine: in place of the one that it went on from, where that was changed.
     """
 
     warp: Displacement
     inverse_warp: Displacement
     certificate: Certificate
     model: dict[str, str] | None = None
+    affine: Affine | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,11 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
     grid = aligned.pair.fixed.grid
     if config.transform == "affine":
         return _none(grid)
+    full = grid.canonical()
+    if config.transform != "flow":
+        return _fitted(aligned, full, config, clock)
     from r2reg.registration.refinement import levels_for, refine
 
-    full = grid.canonical()
     found, name = None, None
     if model is not None:
         with clock.stage("network"):
@@ -174,6 +178,18 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
         return _on_fixed_grid(found, grid, name)
 
 
+def _fitted(aligned: Aligned, full: Grid, config: RegisterConfig, clock: Clock) -> Deformation:
+    """A map of few parameters, instead of a network and a refinement."""
+    from r2reg.registration.parametric import fit
+
+    with clock.stage("fit"):
+        found, beyond = fit(terms(aligned, config), full, config.transform, config.boxes, log.info)
+    affine = Affine(aligned.affine.matrix @ beyond.matrix)
+    grid = aligned.pair.fixed.grid
+    with clock.stage("transform"):
+        return replace(_none(grid) if found is None else _on_fixed_grid(found, grid, None), affine=affine)
+
+
 def rehearsals(grid: Grid, config: RegisterConfig) -> list[Callable[[], None]]:
     """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
@@ -182,7 +198,7 @@ def rehearsals(grid: Grid, config: RegisterConfig) -> list[Callable[[], None]]:
     Returns:
         A step on noise per level, then the fields; none where nothing is refined or compiled.
     """
-    if config.transform == "affine":
+    if config.transform != "flow":
         return []
     from r2reg.flow import backend
     from r2reg.registration.refinement import levels_for

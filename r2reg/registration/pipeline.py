@@ -74,6 +74,7 @@ def register(
         found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
         doubt = {} if doubting is None else {"pose": doubting.result()}
     warp, grid = found.warp, pair.fixed.grid
+    affine = found.affine or affine
     with clock.stage("transform"):
         onto_fixed = Resampler(grid, [warp, affine])
         moved = onto_fixed(pair.moving, config.interpolation, config.fill)
@@ -191,7 +192,7 @@ def find_doubt(pair: Pair, fixed: np.ndarray, moving: np.ndarray, affine: Affine
 
 def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     """The model, checked before hours are spent on what comes before it."""
-    if config.transform == "affine" or config.model == "none":
+    if config.transform != "flow" or config.model == "none":
         return None
     from r2reg.networks.saving import load_model
     from r2reg.networks.tiles import largest_view

@@ -22,9 +22,9 @@ from r2reg.flow.diffeomorphism import Diffeomorphism, advance, follow, identity,
 from r2reg.flow.jacobian import central_gradient
 from r2reg.flow.relaxation import relaxation
 from r2reg.flow.smooth import box_mean, gaussian
-from r2reg.flow.warp import affine_coordinates, compose, sample, warp
+from r2reg.flow.warp import affine_coordinates, compose, identity_coordinates, sample, sample_with_slopes, warp
 from r2reg.geometry.grid import Grid, index_map
-from r2reg.losses.steering import Steering
+from r2reg.losses.steering import Steering, weight_sum
 
 Tensor = Any
 
@@ -251,6 +251,13 @@ class Driver:
             velocity = carry_displacement(velocity, self.own, self.grid)
         return float(value), velocity
 
+    def pull(self, displacement: Tensor) -> tuple[float, Tensor]:
+        """The similarity's value and its derivative in the displacement, (1, *own, d) each, voxels."""
+        moved, slopes = _sampled(self.moving, identity_coordinates(self.own.shape) + displacement)
+        weight = self._weight(displacement)
+        value, by_moved = self.slope(self.prepared, moved, weight)
+        return float(value), ops.sum(by_moved[..., None] * slopes, axis=-2) / weight_sum(moved, weight)
+
     def _weight(self, displacement: Tensor) -> Tensor | None:
         """Where the similarity looks: in both masks, and where all that it takes in lies in moving's view."""
         weight = self.mask
@@ -260,6 +267,9 @@ class Driver:
             share = box_mean(warp(self.view, displacement), radius=self.reach)
             weight = _product(weight, ops.cast(share > WHOLE, share.dtype))
         return weight
+
+
+_sampled = backend.accelerate()(sample_with_slopes)
 
 
 def _product(weight: Tensor | None, other: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def register_files(
     images: dict[str, Volume] = {}
 
     def start() -> None:
-        if config.transform == "flow":
+        if config.transform != "affine":
             with clock.stage("backend"):
                 start_backend(config.device, config.threads, config.deterministic, config.seed)
 
@@ -117,7 +117,7 @@ def register_files(
 
 def _environment(config: RegisterConfig) -> dict[str, Any]:
     found = {"backend": "none", "device": "cpu"}
-    if config.transform == "flow":
+    if config.transform != "affine":
         import keras
 
         from r2reg.flow import backend
@@ -151,7 +151,7 @@ def plan(
     full = pair.fixed.grid.canonical()
     stages: list[dict[str, Any]] = [{"stage": "affine", "init": config.init}]
     network_bytes = 0
-    if config.transform == "flow":
+    if config.transform != "affine":
         start_backend(config.device, config.threads, config.deterministic, config.seed)
         from r2reg.registration.refinement import level_grid, levels_for
 

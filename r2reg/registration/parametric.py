@@ -1,0 +1,141 @@
+"""Fitting a map of few parameters to one pair: affine, CPAB, or both (Detlefsen et al. 2018, without the network)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras import ops
+from scipy.optimize import minimize
+
+from r2reg.flow import backend
+from r2reg.flow.certificate import Certificate
+from r2reg.flow.diffeomorphism import Diffeomorphism
+from r2reg.flow.families import AffineCpab, AffineDiff, Cpab, Family, make_family, voxel_shares
+from r2reg.geometry.grid import Grid
+from r2reg.geometry.transforms import Affine
+from r2reg.registration.refinement import Driver, MapOnGrid, Term, level_grid
+
+Tensor = Any
+FACTORS = (8, 4, 2, 1)  # levels, coarse to fine,
+MOST_VOXELS = 150_000  # but for those larger than this: so few parameters need no more to be told
+ITERATIONS, GAIN = 40, 1e-5  # of L-BFGS, at a level; it ends when a step gains less than this share
+STIFFNESS = 0.01  # weight of the mean squared slope of CPAB's velocity
+STEP = 0.5  # Lipschitz constant of the flows that CPAB's is composed of, for its certificate
+
+
+def fit(
+    terms: list[Term], full: Grid, name: str, boxes: int, progress: Callable[[str], None] = lambda _: None
+) -> tuple[MapOnGrid | None, Affine]:
+    """Minimise the terms over theta, coarse to fine, by L-BFGS.
+
+    Args:
+        full: fixed's grid, in canonical orientation.
+        name: affine-diff, cpab or affine-cpab. boxes: of CPAB's tessellation, along each axis.
+    Returns:
+        CPAB's part on `full`, None where there is none, and the affine part, fixed points to fixed points in RAS mm;
+        CPAB's acts first.
+    Raises:
+        ConfigError, RegistrationError: a tessellation that cannot be; masks that do not meet.
+    """
+    family = make_family(name, full.ndim, boxes)
+    theta = np.zeros(family.parameters)
+    stiffness = _stiffness(family)
+    for factor in FACTORS:
+        grid = level_grid(full, factor)
+        coarsest = factor == FACTORS[0]
+        if not coarsest and (math.prod(grid.shape) > MOST_VOXELS or grid == level_grid(full, 2 * factor)):
+            continue
+        objective = Objective(family, [Driver(term, grid, grid) for term in terms], grid, stiffness)
+        found = minimize(objective, theta, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": GAIN})
+        theta = found.x
+        progress(f"fit: {found.nfev} evaluations at {grid.shape}")
+    return _written(family, family.check(theta), full)
+
+
+class Objective:
+    """theta -> the terms' mean unlikeness and CPAB's stiffness, and their gradient."""
+
+    def __init__(self, family: Family, drivers: list[Driver], grid: Grid, stiffness: np.ndarray) -> None:
+        self.family, self.drivers, self.stiffness = family, drivers, stiffness
+        self.shape = grid.shape
+        self.shares = ops.convert_to_tensor(voxel_shares(grid.shape)[None])
+
+    def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
+        extent = ops.convert_to_tensor(self.shape, "float32")
+        point = ops.convert_to_tensor(theta[None], "float32")
+        there = self.family.map(point, self.shares)
+        displacement = ops.reshape((there - self.shares) * extent, (1, *self.shape, len(self.shape)))
+        found = [driver.pull(displacement) for driver in self.drivers]
+        pull = ops.reshape(sum(pull for _, pull in found), (1, -1, len(self.shape))) * extent
+        slope = backend.gradient(lambda value: ops.sum(self.family.map(value, self.shares) * pull), point)
+        bent = self.stiffness @ theta
+        value = sum(value for value, _ in found) + theta @ bent
+        return float(value), ops.convert_to_numpy(slope)[0].astype(np.float64) + 2 * bent
+
+
+def _stiffness(family: Family) -> np.ndarray:
+    """(P, P): theta^T S theta is STIFFNESS times the velocity's mean squared slope."""
+    found = np.zeros((family.parameters,) * 2)
+    if isinstance(family, Cpab):
+        t = family.tessellation
+        sizes = np.abs(np.linalg.det(np.diff(t.corners[t.cells], axis=1)))
+        slopes = t.to_weights[:, :, :-1]
+        by_vertex = np.zeros((len(t.corners),) * 2)
+        np.add.at(
+            by_vertex,
+            (t.cells[:, :, None], t.cells[:, None]),
+            (sizes / sizes.sum())[:, None, None] * np.einsum("cka,cla->ckl", slopes, slopes),
+        )
+        own = np.kron(t.basis.T @ by_vertex @ t.basis, np.eye(t.ndim))
+        found[-t.parameters :, -t.parameters :] = STIFFNESS * own
+    return found
+
+
+def _written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid | None, Affine]:
+    linear: np.ndarray | None = None
+    rest = theta
+    if isinstance(family, AffineCpab):
+        linear, rest = (ops.convert_to_numpy(part) for part in family.split(theta))
+    elif isinstance(family, AffineDiff):
+        linear = theta
+    affine = Affine(np.eye(full.ndim + 1)) if linear is None else _world(AffineDiff(full.ndim), linear, full)
+    if not isinstance(family, Cpab):
+        return None, affine
+    cpab = Cpab(family.boxes, family.boundary)
+    shares = ops.convert_to_tensor(voxel_shares(full.shape)[None])
+    fields = [
+        ops.reshape(
+            (cpab.map(ops.convert_to_tensor(sign * rest), shares) - shares)
+            * ops.convert_to_tensor(full.shape, "float32"),
+            (1, *full.shape, full.ndim),
+        )
+        for sign in (1.0, -1.0)
+    ]
+    return MapOnGrid(Diffeomorphism(*fields, _certificate(cpab, rest)), full), affine
+
+
+def _world(family: AffineDiff, theta: np.ndarray, full: Grid) -> Affine:
+    """The family's map of shares of a grid's box, in RAS mm."""
+    ndim = full.ndim
+    corners = np.concatenate([np.zeros((1, ndim)), np.eye(ndim)]).astype(np.float32)
+    there = ops.convert_to_numpy(family.map(ops.convert_to_tensor(theta), ops.convert_to_tensor(corners[None])))[0]
+    shares = np.eye(ndim + 1)
+    shares[:-1, :-1], shares[:-1, -1] = (there[1:] - there[0]).T, there[0]
+    to_index = np.diag([*map(float, full.shape), 1.0])
+    to_index[:-1, -1] = -0.5
+    to_ras = full.affine @ to_index
+    return Affine(to_ras @ shares @ np.linalg.inv(to_ras))
+
+
+def _certificate(family: Cpab, theta: np.ndarray) -> Certificate:
+    """The flow of unit time as n flows of time 1/n: each moves by at most exp(L/n) - 1 per distance, L the velocity's
+    Lipschitz constant."""
+    t = family.tessellation
+    velocities = t.basis @ theta.reshape(-1, t.ndim)
+    slopes = np.einsum("cki,cka->cia", velocities[t.cells], t.to_weights[:, :, :-1])
+    lipschitz = float(np.linalg.norm(slopes, 2, axis=(1, 2)).max())
+    steps = max(math.ceil(lipschitz / STEP), 1)
+    return Certificate(steps, math.expm1(lipschitz / steps))
