@@ -135,8 +135,8 @@ def score(name: str, options: argparse.Namespace) -> dict[str, Any]:
 SHOWN = {
     "Dice": ("dice_network", 3), "MSE": ("mse", 5), "folds": ("folds", 1), "NDV, %": ("ndv_percent", 4),
     "digital folds": ("digital_folds", 1), "SDlogJ": ("sdlogj", 3), "seam of u": ("seam_ratio_u", 2),
-    "seam of J": ("seam_ratio_jacobian", 2), "forward, s": ("forward_seconds", 2),
-    "steps": ("steps", 0), "step, s": ("step_seconds", 2),
+    "seam of J": ("seam_ratio_jacobian", 2), "steps": ("steps", 0), "step, s": ("step_seconds", 2),
+    "training, GB": ("peak_gigabytes_training", 2),
 }  # fmt: skip
 PAPER_SHOWN = ("paper: data", "MSE, 1e-3", "Dice", "folds (faulty)", "ms")
 
@@ -144,7 +144,8 @@ PAPER_SHOWN = ("paper: data", "MSE, 1e-3", "Dice", "folds (faulty)", "ms")
 def report(rows: list[dict[str, str]]) -> str:
     """The table, with the paper's figures where it has them."""
     body = []
-    for row in rows:
+    order = list(ZOO)
+    for row in sorted(rows, key=lambda row: order.index(row["name"])):
         cells = [f"{float(row[column]):.{digits}f}" for column, digits in SHOWN.values()]
         rows_of_paper = PAPER.get(row["name"], [])
         theirs = [" / ".join(str(cells[k]) for cells in rows_of_paper) for k in range(len(PAPER_SHOWN))]

@@ -22,7 +22,8 @@ Tensor = Any
 FACTORS = (8, 4, 2, 1)  # levels, coarse to fine,
 MOST_VOXELS = 150_000  # but for those larger than this: so few parameters need no more to be told
 ITERATIONS, GAIN = 40, 1e-5  # of L-BFGS, at a level; it ends when a step gains less than this share
-STIFFNESS = 0.01  # weight of the mean squared slope of CPAB's velocity
+STIFFNESS = 0.01  # weight of the mean squared slope of CPAB's velocity, where the terms begin a level at 1
+SMALLEST = 1e-6  # unlikeness that counts as some
 STEP = 0.5  # Lipschitz constant of the flows that CPAB's is composed of, for its certificate
 
 
@@ -48,7 +49,7 @@ def fit(
         coarsest = factor == FACTORS[0]
         if not coarsest and (math.prod(grid.shape) > MOST_VOXELS or grid == level_grid(full, 2 * factor)):
             continue
-        objective = Objective(family, [Driver(term, grid, grid) for term in terms], grid, stiffness)
+        objective = Objective(family, [Driver(term, grid, grid) for term in terms], grid, stiffness, theta)
         found = minimize(objective, theta, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": GAIN})
         theta = found.x
         progress(f"fit: {found.nfev} evaluations at {grid.shape}")
@@ -56,12 +57,16 @@ def fit(
 
 
 class Objective:
-    """theta -> the terms' mean unlikeness and CPAB's stiffness, and their gradient."""
+    """theta -> the terms' unlikeness, as a share of what it is at `start`, and CPAB's stiffness; and their gradient."""
 
-    def __init__(self, family: Family, drivers: list[Driver], grid: Grid, stiffness: np.ndarray) -> None:
+    def __init__(
+        self, family: Family, drivers: list[Driver], grid: Grid, stiffness: np.ndarray, start: np.ndarray
+    ) -> None:
         self.family, self.drivers, self.stiffness = family, drivers, stiffness
-        self.shape = grid.shape
+        self.shape, self.scale = grid.shape, 1.0
         self.shares = ops.convert_to_tensor(voxel_shares(grid.shape)[None])
+        bent = start @ stiffness @ start
+        self.scale = 1 / max(abs(self(start)[0] - bent), SMALLEST)
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         extent = ops.convert_to_tensor(self.shape, "float32")
@@ -72,8 +77,8 @@ class Objective:
         pull = ops.reshape(sum(pull for _, pull in found), (1, -1, len(self.shape))) * extent
         slope = backend.gradient(lambda value: ops.sum(self.family.map(value, self.shares) * pull), point)
         bent = self.stiffness @ theta
-        value = sum(value for value, _ in found) + theta @ bent
-        return float(value), ops.convert_to_numpy(slope)[0].astype(np.float64) + 2 * bent
+        value = self.scale * sum(value for value, _ in found) + theta @ bent
+        return float(value), self.scale * ops.convert_to_numpy(slope)[0].astype(np.float64) + 2 * bent
 
 
 def _stiffness(family: Family) -> np.ndarray:
