@@ -77,6 +77,9 @@ class RefineType(click.ParamType):
     show_default=True,
     help="Of few parameters, fitted to the pair: cpab and the two affines.",
 )
+@click.option(
+    "--boxes", type=click.IntRange(1), default=4, show_default=True, help="Of cpab, along each axis: more bend more."
+)
 @click.option("--moving-labels", type=INPUT, help="Carried along and scored; steer only with --guide labels.")
 @click.option("--fixed-labels", type=INPUT)
 @click.option("--moving-mask", type=INPUT, help="Where the similarity looks in moving.")

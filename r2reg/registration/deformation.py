@@ -24,6 +24,7 @@ from r2reg.resampling import resample
 from r2reg.threads import in_threads
 
 if TYPE_CHECKING:
+    from r2reg.flow.families import FamilyName
     from r2reg.networks.saving import SavedModel
     from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
@@ -161,7 +162,7 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
         return _none(grid)
     full = grid.canonical()
     if config.transform != "flow":
-        return _fitted(aligned, full, config, clock)
+        return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_for, refine
 
     found, name = None, None
@@ -178,12 +179,12 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
         return _on_fixed_grid(found, grid, name)
 
 
-def _fitted(aligned: Aligned, full: Grid, config: RegisterConfig, clock: Clock) -> Deformation:
+def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterConfig, clock: Clock) -> Deformation:
     """A map of few parameters, instead of a network and a refinement."""
     from r2reg.registration.parametric import fit
 
     with clock.stage("fit"):
-        found, beyond = fit(terms(aligned, config), full, config.transform, config.boxes, log.info)
+        found, beyond = fit(terms(aligned, config), full, family, config.boxes, log.info)
     affine = Affine(aligned.affine.matrix @ beyond.matrix)
     grid = aligned.pair.fixed.grid
     with clock.stage("transform"):

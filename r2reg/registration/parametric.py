@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from r2reg.flow import backend
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import Diffeomorphism
-from r2reg.flow.families import AffineCpab, AffineDiff, Cpab, Family, make_family, voxel_shares
+from r2reg.flow.families import AffineCpab, AffineDiff, Cpab, Family, FamilyName, make_family, voxel_shares
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.registration.refinement import Driver, MapOnGrid, Term, level_grid
@@ -28,7 +28,7 @@ STEP = 0.5  # Lipschitz constant of the flows that CPAB's is composed of, for it
 
 
 def fit(
-    terms: list[Term], full: Grid, name: str, boxes: int, progress: Callable[[str], None] = lambda _: None
+    terms: list[Term], full: Grid, name: FamilyName, boxes: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[MapOnGrid | None, Affine]:
     """Minimise the terms over theta, coarse to fine, by L-BFGS.
 
@@ -119,7 +119,8 @@ def _written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid |
         )
         for sign in (1.0, -1.0)
     ]
-    return MapOnGrid(Diffeomorphism(*fields, _certificate(cpab, rest)), full), affine
+    there, back = fields
+    return MapOnGrid(Diffeomorphism(there, back, _certificate(cpab, rest)), full), affine
 
 
 def _world(family: AffineDiff, theta: np.ndarray, full: Grid) -> Affine:
