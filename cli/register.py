@@ -75,7 +75,7 @@ class RefineType(click.ParamType):
     type=click.Choice(["flow", "affine", "affine-diff", "cpab", "affine-cpab"]),
     default="flow",
     show_default=True,
-    help="Of few parameters, fitted to the pair: cpab and the two affines.",
+    help="affine-diff, cpab and affine-cpab: of few parameters, fitted to the pair, without model and refinement.",
 )
 @click.option(
     "--boxes", type=click.IntRange(1), default=4, show_default=True, help="Of cpab, along each axis: more bend more."

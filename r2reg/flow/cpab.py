@@ -187,8 +187,8 @@ def _piece(table: Tensor, number: Tensor, x: Tensor, rest: Tensor) -> tuple[Tens
     """Follow places x (d, M) to the end of their piece of time, or across one facet.
 
     Returns:
-        time spent in the cell, time after which nothing is left to follow, the next cell and place; the cell and
-        the series of the way in it.
+        time spent in the cell; time spent beyond the lattice after it, with the velocity at its end; time left; the
+        next cell's number; the place; the cell, the weights' series on the way through it, and the weights at its end.
     """
     ndim = x.shape[0]
     cell = Cell.of(table, number, ndim)

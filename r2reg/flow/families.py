@@ -6,6 +6,7 @@ how many parameters it has, where it carries points, and back.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -40,7 +41,7 @@ def matrix_exponential(matrix: Tensor) -> Tensor:
     return found + ops.eye(matrix.shape[-1], dtype=matrix.dtype)
 
 
-class Family:
+class Family(ABC):
     """What families share.
 
     Attributes:
@@ -50,13 +51,13 @@ class Family:
     ndim: int
 
     @property
+    @abstractmethod
     def parameters(self) -> int:
         """P, how many numbers theta has."""
-        raise NotImplementedError
 
+    @abstractmethod
     def map(self, theta: Tensor, points: Tensor) -> Tensor:
         """(B, P), (B, N, d) -> (B, N, d), differentiable in both."""
-        raise NotImplementedError
 
     def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         """Undo `map`.

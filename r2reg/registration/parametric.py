@@ -27,6 +27,16 @@ SMALLEST = 1e-6  # unlikeness that counts as some
 STEP = 0.5  # Lipschitz constant of the flows that CPAB's is composed of, for its certificate
 
 
+def fit_grids(full: Grid) -> list[Grid]:
+    """The levels' grids, coarse to fine: the coarsest, and those that differ and are small enough."""
+    found = [level_grid(full, FACTORS[0])]
+    for factor in FACTORS[1:]:
+        grid = level_grid(full, factor)
+        if grid != found[-1] and math.prod(grid.shape) <= MOST_VOXELS:
+            found.append(grid)
+    return found
+
+
 def fit(
     terms: list[Term], full: Grid, name: FamilyName, boxes: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[MapOnGrid | None, Affine]:
@@ -44,11 +54,7 @@ def fit(
     family = make_family(name, full.ndim, boxes)
     theta = np.zeros(family.parameters)
     stiffness = _stiffness(family)
-    for factor in FACTORS:
-        grid = level_grid(full, factor)
-        coarsest = factor == FACTORS[0]
-        if not coarsest and (math.prod(grid.shape) > MOST_VOXELS or grid == level_grid(full, 2 * factor)):
-            continue
+    for grid in fit_grids(full):
         objective = Objective(family, [Driver(term, grid, grid) for term in terms], grid, stiffness, theta)
         found = minimize(objective, theta, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": GAIN})
         theta = found.x

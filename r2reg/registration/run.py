@@ -153,6 +153,11 @@ def plan(
     network_bytes = 0
     if config.transform != "affine":
         start_backend(config.device, config.threads, config.deterministic, config.seed)
+    if config.transform not in ("affine", "flow"):
+        from r2reg.registration.parametric import fit_grids
+
+        stages += [{"stage": "fit", "family": config.transform, "grid": _describe(grid)} for grid in fit_grids(full)]
+    if config.transform == "flow":
         from r2reg.registration.refinement import level_grid, levels_for
 
         model = load_fitting_model(pair, config)

@@ -176,6 +176,13 @@ def test_two_dimensional_images(tmp_path, write_nifti):
     assert read_image(tmp_path / "out" / "moved.nii.gz").array.shape == (48, 40)
 
 
+def test_plan_of_a_fit(phantom_pair, tmp_path):
+    config = RegisterConfig(transform="affine-cpab", model="nowhere")
+    planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", config)
+    assert [stage["stage"] for stage in planned["stages"]][:2] == ["affine", "fit"]
+    assert {stage["stage"] for stage in planned["stages"]} == {"affine", "fit"}
+
+
 def test_plan(phantom_pair, tmp_path):
     planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", RegisterConfig())
     assert not (tmp_path / "out").exists()
