@@ -10,6 +10,7 @@ network that fails is told and left out; the rest goes on.
 The networks are the paper's: no penalty of the gradient but for `multi`, and MSE; ours (`flow`, `kernel`, with the
 gradient penalised) stand beside them under names of their own. A multi-scale network takes --steps in each of its
 three parts.
+Trainings may have shared the machine with other programs: zoo_times.py puts times into the table that can be compared.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ SHOWN = {
     "Dice": ("dice_network", 3), "MSE": ("mse", 5), "folds": ("folds", 1), "NDV, %": ("ndv_percent", 4),
     "digital folds": ("digital_folds", 1), "SDlogJ": ("sdlogj", 3), "seam of u": ("seam_ratio_u", 2),
     "seam of J": ("seam_ratio_jacobian", 2), "steps": ("steps", 0),
-    "training, GB": ("peak_gigabytes_training", 2),
+    "training, GB": ("peak_gigabytes_training", 2), "step, s": ("step_seconds", 2),
+    "forward, s": ("forward_seconds", 2),
 }  # fmt: skip
 CHUNKED = ("ms-svf", "ms-nsvf")
 PAPER_SHOWN = ("paper: data", "MSE, 1e-3", "Dice", "folds (faulty)", "ms")

@@ -67,6 +67,17 @@ def test_json_equals_the_file(pair, tmp_path):
     ]
 
 
+def test_a_doubtful_result_is_said(pair, tmp_path):
+    """Two images of noise: the file and standard error tell what the page tells."""
+    out = tmp_path / "out"
+    process = run("register", pair / "moving.nii.gz", pair / "fixed.nii.gz", "-o", out, *FAST[:-1])
+    assert process.returncode == 0, process.stderr
+    assert "look here: The images are still little alike" in process.stderr
+    verdict = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["verdict"]
+    assert verdict["level"] == "look here"
+    assert any("still little alike" in reason for reason in verdict["reasons"])
+
+
 def test_every_format_says_the_same(pair, tmp_path):
     out, images = tmp_path / "out", (pair / "moving.nii.gz", pair / "fixed.nii.gz")
     process = run("register", *images, "-o", out, "--formats", "itk,h5,x5,fsl", *FAST)

@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r2reg.errors import ConfigError
 from r2reg.io.files import atomic_path
 from r2reg.io.tables import write_table
+
+if TYPE_CHECKING:
+    from r2reg.config import NetworkConfig
 
 # Name -> settings of the network.
 METHODS: dict[str, dict[str, Any]] = {
@@ -138,16 +141,15 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
     from r2reg.startup import start_backend
 
     start_backend("auto", threads, False, 0)
+    from r2reg.config import NetworkConfig
     from r2reg.flow import backend
     from r2reg.registration.pipeline import peak_memory_bytes
 
-    call = _training(method, size) if mode == "train" else _inference(method, size)
-    call()
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
+    model = NetworkConfig(**METHODS[method])
+    shape = (size,) * model.ndim
+    part = method.rpartition("-")[2]
+    call = training_step(model, shape, part) if mode == "train" else forward_pass(model, shape)
+    seconds = seconds_of(call, runs)
     gpus = backend.devices()["gpu"]
     peak = backend.peak_gpu_bytes() if gpus else peak_memory_bytes()
     return {
@@ -158,21 +160,34 @@ def cell(method: str, size: int, mode: str, runs: int, threads: int) -> dict[str
     }
 
 
-def _training(method: str, size: int) -> Callable[[], Any]:
-    """A training step of the paper's objective on random images, or of one part of a multi-scale network."""
+def seconds_of(call: Callable[[], Any], runs: int) -> list[float]:
+    """What each of `runs` calls takes, after a first that is not counted."""
+    call()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def training_step(model: NetworkConfig, shape: tuple[int, ...], part: str = "") -> Callable[[], Any]:
+    """A training step of the paper's objective on random images.
+
+    Args:
+        shape: of the images. part: of a multi-scale network, chunk or coarse: that branch; else phase 2.
+    """
     import numpy as np
 
-    from r2reg.config import NetworkConfig, TrainConfig
+    from r2reg.config import TrainConfig
     from r2reg.networks.build import build_network
     from r2reg.networks.tiles import tile_shape
     from r2reg.training.trainer import make_trainer
 
-    model = NetworkConfig(**METHODS[method])
-    shape = (size,) * model.ndim
-    if method.endswith("-chunk"):
+    if part == "chunk":
         shape = tile_shape(shape, model.chunks, model.overlap, model.stride)
         model = model.branch("chunk")
-    if method.endswith("-coarse"):
+    if part == "coarse":
         shape = tuple(-(-n // model.downsampling) for n in shape)
         model = model.branch("coarse")
     network = build_network(model, shape)
@@ -187,17 +202,14 @@ def _training(method: str, size: int) -> Callable[[], Any]:
     return lambda: trainer.train_on_batch(batch)
 
 
-def _inference(method: str, size: int) -> Callable[[], Any]:
+def forward_pass(model: NetworkConfig, shape: tuple[int, ...]) -> Callable[[], Any]:
     """A pair's displacement; of a multi-scale network its chunks and its coarse image as well."""
     import numpy as np
 
-    from r2reg.config import NetworkConfig
     from r2reg.flow import backend
     from r2reg.networks.branches import Branches
     from r2reg.networks.build import build_network
 
-    model = NetworkConfig(**METHODS[method])
-    shape = (size,) * model.ndim
     network = build_network(model, shape)
     network.compile(jit_compile=backend.jit_compile())
     images = list(np.random.default_rng(0).random((2, 1, *shape, 1), np.float32))

@@ -25,6 +25,7 @@ from r2reg.io.points import write_points
 from r2reg.io.transforms import write_affine, write_transforms
 from r2reg.registration.result import RegistrationResult
 from r2reg.report.registration import PAGE, Registered, draw, tells_of_failure, write_report
+from r2reg.report.verdict import judge
 from r2reg.threads import in_threads
 
 log = logging.getLogger("r2reg")
@@ -104,12 +105,21 @@ def write_result(
 
 
 def write_metrics(metrics: dict[str, Any], folder: Path, pictures: dict[str, Any]) -> dict[str, Any]:
-    """Write metrics.json, and the report where there are pictures for it; return what is in metrics.json."""
+    """Write metrics.json with a verdict, which is said aloud unless good, and the report where there are pictures.
+
+    Returns:
+        The content of metrics.json.
+    """
     written: dict[str, Any] = _plain({"schema_version": SCHEMA_VERSION, **metrics})
+    verdict = judge(written)
+    written["verdict"] = {"level": verdict.level, "reasons": list(verdict.reasons)}
+    for level, reason in verdict.findings:
+        if level != "good":
+            log.warning("%s: %s", level, reason)
     (folder / METRICS_FILE).write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if pictures:
         with _only_warned():
-            write_report(folder, pictures, written)
+            write_report(folder, pictures, written, verdict)
     return written
 
 

@@ -19,7 +19,7 @@ from r2reg.io.images import Volume
 from r2reg.preprocessing.intensity import intensity_bounds, normalise, scale
 from r2reg.report import figures
 from r2reg.report.page import write_page
-from r2reg.report.verdict import Verdict, judge
+from r2reg.report.verdict import Verdict
 from r2reg.report.views import as_pictures, grey, places_ras, slices, views
 from r2reg.threads import in_threads
 
@@ -161,17 +161,17 @@ def _places(view: Grid, plane: str) -> list[str]:
     return [f"{ends[int(mm > 0)]} {abs(mm):.0f} mm" for mm in places_ras(view)[:, axis]]
 
 
-def write_report(folder: Path, pictures: Mapping[str, Any], metrics: Mapping[str, Any]) -> Path:
+def write_report(folder: Path, pictures: Mapping[str, Any], metrics: Mapping[str, Any], verdict: Verdict) -> Path:
     """Write the page of a registration that went through.
 
     Args:
-        pictures: of `draw`. metrics: the content of metrics.json, as far as it is known.
+        pictures: of `draw`. metrics: the content of metrics.json, as far as it is known. verdict: on them.
     """
     deformation = metrics.get("deformation", {})
     labels = metrics.get("dice", {}).get("after", {}).get("per_label", {})
     return _write(
         folder,
-        judge(dict(metrics)),
+        verdict,
         {
             **pictures,
             "scores": _scores(metrics),
@@ -191,7 +191,7 @@ def write_failure(folder: Path, reason: str, known: Mapping[str, Any], images: M
     """
     return _write(
         folder,
-        Verdict("failed", (reason,)),
+        Verdict((("failed", reason),)),
         {
             "inputs": {name: found for name, volume in images.items() if (found := _input_picture(volume))},
             "seconds": _seconds(known.get("seconds", {})),

@@ -26,17 +26,25 @@ LITTLE = 0.5  # mean Dice: that of brain structures after an affine alone is abo
 
 @dataclass(frozen=True)
 class Verdict:
-    """The worst of what was found, and every finding as a sentence."""
+    """What was found, the worst first: a level and a sentence each."""
 
-    level: Level
-    reasons: tuple[str, ...]
+    findings: tuple[tuple[Level, str], ...]
+
+    @property
+    def level(self) -> Level:
+        """The worst of what was found."""
+        return self.findings[0][0] if self.findings else "good"
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Every finding as a sentence."""
+        return tuple(text for _, text in self.findings)
 
 
 def judge(metrics: dict[str, Any]) -> Verdict:
     """What metrics.json says of a registration that went through; numbers that are not there are passed over."""
     found = [*_pose(metrics.get("pose", {})), *_gains(metrics), *_regularity(metrics.get("deformation", {}))]
-    found.sort(key=lambda finding: -LEVELS.index(finding[0]))
-    return Verdict(found[0][0] if found else "good", tuple(text for _, text in found))
+    return Verdict(tuple(sorted(found, key=lambda finding: -LEVELS.index(finding[0]))))
 
 
 def _pose(pose: dict[str, Any]) -> Iterator[tuple[Level, str]]:

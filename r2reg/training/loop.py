@@ -243,6 +243,7 @@ class Run:
             show_progress(first, total) as bar,
         ):
             start = time.monotonic()
+            log.info("the first step builds its graph and takes longer")
             for batch in data:
                 loss = self.step(batch)
                 bar.step(self.state.step, loss)

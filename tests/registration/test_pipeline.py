@@ -73,6 +73,8 @@ def test_metrics_file_has_the_promised_keys(registered):
     )
     for key in (*named, "command"):
         assert key in metrics
+    assert set(metrics["verdict"]) == {"level", "reasons"}
+    assert any("Better: mean Dice" in reason for reason in metrics["verdict"]["reasons"])
 
 
 def test_files_reproduce_moved(registered, phantom_pair):

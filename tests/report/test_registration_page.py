@@ -14,8 +14,17 @@ from PIL import Image
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.io.images import Volume
-from r2reg.report.registration import FIXED_EDGE, FOLD, GRID_LINE, MOVED_EDGE, Registered, draw, write_failure
-from r2reg.report.registration import write_report as write
+from r2reg.report.registration import (
+    FIXED_EDGE,
+    FOLD,
+    GRID_LINE,
+    MOVED_EDGE,
+    Registered,
+    draw,
+    write_failure,
+    write_report,
+)
+from r2reg.report.verdict import judge
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SHAPE = (40, 48, 44)
@@ -30,6 +39,10 @@ METRICS = {
     "seconds": {"affine": 1.25, "write": 0.01}, "command": "r2reg register <moving> fixed", "seed": 0,
     "inputs": {"study/moving.nii.gz": "abc"}, "versions": {"r2reg": "0.1", "jax": None},
 }  # fmt: skip
+
+
+def write(folder, pictures, metrics):
+    return write_report(folder, pictures, metrics, judge(metrics))
 
 
 @pytest.fixture
