@@ -55,7 +55,7 @@ OPTIONS = [
     choice(
         "--network",
         settings.NetworkName,
-        "Stationary (svf) or time-varying (nsvf) velocity, multi-scale (ms); VoxelMorph.",
+        "Stationary (svf) or time-varying (nsvf) velocity, multi-scale (ms); VoxelMorph; a map of few parameters.",
     ),
     choice("--velocity", settings.Velocity, "How the initial velocity is estimated."),
     choice("--velocity-size", settings.VelocitySize, "Size at which the velocity is estimated and integrated."),
@@ -71,6 +71,7 @@ OPTIONS = [
     number("--chunks", int, "Along each axis, of ms- networks.", 1),
     number("--overlap", int, "Voxels that chunks share at least.", 0),
     number("--downsampling", int, "Factor of the ms- networks' coarse branch.", 1),
+    number("--boxes", int, "Of affine-cpab, along each axis.", 1),
     click.option("--encoder", type=Numbers(int), help="Filters going down, one per level.  [default: 16,32,32,32]"),
     click.option("--decoder", type=Numbers(int), help="Filters coming up, three more.  [default: 32,32,32,32,16,16,3]"),
     choice("--similarity", settings.TrainSimilarity, "What is minimised; dice needs labels."),

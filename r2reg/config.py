@@ -9,11 +9,13 @@ from typing import Any, Literal, Self, get_args
 
 from r2reg.errors import ConfigError
 
-NetworkName = Literal["svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff", "ms-vm-diff"]
+NetworkName = Literal[
+    "svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff", "ms-vm-diff", "affine-cpab"
+]
 Branch = Literal["chunk", "coarse"]  # of a multi-scale network
 Velocity = Literal["prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss"]
 VelocitySize = Literal["full", "half"]
-Integrator = Literal["residual", "flow", "scaling_squaring"]
+Integrator = Literal["residual", "flow", "scaling_squaring", "cpab"]
 Scheme = Literal["euler", "rk4"]
 SpectralNorm = Literal["operator", "kernel"]
 TrainSimilarity = Literal["mse", "lncc", "ngf", "mi", "mind", "dice"]
@@ -72,6 +74,7 @@ NETWORK_DEFAULTS: dict[str, dict[str, str]] = {
     "ms-nsvf-r2net": R2NET_DEFAULTS,
     "vm-diff": VM_DIFF_DEFAULTS,
     "ms-vm-diff": VM_DIFF_DEFAULTS | {"velocity_size": "full"},
+    "affine-cpab": R2NET_DEFAULTS | {"integrator": "cpab"},
 }
 
 
@@ -92,6 +95,9 @@ class NetworkConfig(Settings):
     Of ms-svf-r2net and ms-nsvf-r2net alone (Joshi & Hong 2023, sec. 2.4): `chunks` along each axis, neighbours
     sharing `overlap` voxels or more (the paper's 2 left seams, 8 do not), and the `downsampling` factor of the coarse
     branch.
+
+    affine-cpab (Detlefsen et al. 2018) has no velocity at each voxel: it predicts the few parameters of an affine and
+    a CPAB map over `boxes` along each axis, and knows of the rest only `encoder`, `ndim` and `spacing`.
     """
 
     network: NetworkName = "nsvf-r2net"
@@ -112,6 +118,7 @@ class NetworkConfig(Settings):
     chunks: int = 2
     overlap: int = 8
     downsampling: int = 2
+    boxes: int = 3
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 
     def __post_init__(self) -> None:
@@ -127,11 +134,16 @@ class NetworkConfig(Settings):
         check_choice("ndim", self.ndim, (2, 3))
         if not self.residual and self.integrator == "residual":
             raise ConfigError(f"{self.network} has no residual blocks; its integrator is scaling_squaring or flow")
+        if self.parametric != (self.integrator == "cpab"):
+            raise ConfigError(
+                "the network affine-cpab has the integrator cpab, and no other has. "
+                f"Received: network={self.network!r}, integrator={self.integrator!r}"
+            )
         if self.network.startswith("ms-") and self.velocity_size == "half":
             raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
         for name in ("residual_scale", "velocity_sigma"):
             check_positive(name, getattr(self, name))
-        for name in ("blocks", "substeps", "up_filters", "squarings", "chunks", "downsampling"):
+        for name in ("blocks", "substeps", "up_filters", "squarings", "chunks", "downsampling", "boxes"):
             check_count(name, getattr(self, name), least=1)
         check_count("overlap", self.overlap, least=0)
         for name in ("encoder", "decoder", "spacing"):
@@ -154,6 +166,11 @@ class NetworkConfig(Settings):
     def residual(self) -> bool:
         """Whether residual blocks carry the velocity on; VoxelMorph has none."""
         return self.network.endswith("r2net")
+
+    @property
+    def parametric(self) -> bool:
+        """Whether the map has few parameters, in place of a velocity at each voxel."""
+        return self.network == "affine-cpab"
 
     @property
     def scales(self) -> tuple[int, ...]:

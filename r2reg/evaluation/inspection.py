@@ -81,6 +81,8 @@ def convergence(run: Path, model: SavedModel) -> dict[str, Any]:
 
     from r2reg.flow.integrate import scaling_squaring
 
+    if model.network.parametric:
+        raise ModelError(f"{run}: {model.network.network} integrates exactly; there is nothing to test")
     batches = validation_batches(run, model)
     errors: dict[str, list[dict[str, float]]] = {}
     for v0, predicted, velocities in _outputs(model, batches):

@@ -273,6 +273,15 @@ def make_family(name: FamilyName, ndim: int, boxes: int = 3, boundary: Boundary 
     return tessellated
 
 
+def family_field(family: Family, theta: Tensor, shape: tuple[int, ...], inverse: bool = False) -> Tensor:
+    """(B, P) -> (B, *shape, d), voxels: the displacement of a grid's voxels by the map, or by its inverse."""
+    shares = ops.convert_to_tensor(voxel_shares(shape), theta.dtype)
+    points = ops.broadcast_to(shares[None], (ops.shape(theta)[0], *shares.shape))
+    carry = family.inverse if inverse else family.map
+    moved = (carry(theta, points) - points) * ops.convert_to_tensor(shape, theta.dtype)
+    return ops.reshape(moved, (-1, *shape, len(shape)))
+
+
 def voxel_shares(shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     """(voxels, d): the centres of a grid's voxels as shares of the box that the grid fills."""
     axes = [(np.arange(n) + 0.5) / n for n in shape]

@@ -15,6 +15,7 @@ from r2reg.flow import backend
 from r2reg.flow.integrate import integrate
 from r2reg.flow.resize import enlarge
 from r2reg.networks.r2net import velocities
+from r2reg.networks.transformer import parametric_network
 from r2reg.networks.velocity import initial_velocities
 
 Tensor = Any
@@ -91,6 +92,8 @@ def build_network(
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")
     with backend.dtype_policy("float32"):
+        if config.parametric:
+            return parametric_network(config, shape, inverse)
         return _merging_network(config, shape, inverse) if config.two_phase else _network(config, shape, inverse, mixed)
 
 

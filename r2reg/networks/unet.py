@@ -16,7 +16,8 @@ FLOW_SIGMA = 1e-5  # standard deviation of the flow layer's first weights: train
 LOG_VARIANCE_SIGMA, FIRST_LOG_VARIANCE = 1e-10, -10.0  # of the variance's layer: weights and bias
 
 
-def _convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1) -> Tensor:
+def convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1) -> Tensor:
+    """A convolution of width 3 and its LeakyReLU."""
     layer = layers.Conv2D if ndim == 2 else layers.Conv3D
     x = layer(filters, 3, strides=stride, padding="same", kernel_initializer="he_normal", name=name)(x)
     return layers.LeakyReLU(negative_slope=SLOPE, name=f"{name}_act")(x)
@@ -46,9 +47,9 @@ def _features(images: Tensor, config: NetworkConfig) -> dict[int, Tensor]:
 
     skips, x = [images], images
     for level, filters in enumerate(config.encoder, start=1):
-        x = _convolution(x, filters, ndim, f"down{level}", stride=2)
+        x = convolution(x, filters, ndim, f"down{level}", stride=2)
         skips.append(x)
-    x = _convolution(x, config.decoder[0], ndim, f"bottom{levels}")
+    x = convolution(x, config.decoder[0], ndim, f"bottom{levels}")
     features = {}
     for level in range(levels - 1, least - 1, -1):
         features[2 ** (level + 1)] = x
@@ -59,14 +60,14 @@ def _features(images: Tensor, config: NetworkConfig) -> dict[int, Tensor]:
             x = nearest(2, name=name)(x)
         x = layers.Concatenate(name=f"skip{level}")([x, skips[level]])
         if level > 0:
-            x = _convolution(x, config.decoder[levels - level], ndim, f"conv{level}")
+            x = convolution(x, config.decoder[levels - level], ndim, f"conv{level}")
         if level == 1:
-            x = _convolution(x, config.decoder[levels], ndim, "conv1b")
+            x = convolution(x, config.decoder[levels], ndim, "conv1b")
     if levels == 1:
-        x = _convolution(x, config.decoder[1], ndim, "conv1b")
+        x = convolution(x, config.decoder[1], ndim, "conv1b")
     if least == 0:
         for k, filters in enumerate(config.decoder[-2:]):
-            x = _convolution(x, filters, ndim, f"conv0{'ab'[k]}")
+            x = convolution(x, filters, ndim, f"conv0{'ab'[k]}")
     return features | {2**least: x}
 
 

@@ -22,6 +22,8 @@ from r2reg.metrics.deformation import deformation_metrics
 from r2reg.networks.branches import network_inputs
 from r2reg.networks.build import velocity_model
 from r2reg.networks.saving import SavedModel
+from r2reg.networks.transformer import pair_family
+from r2reg.registration.parametric import diffeomorphism
 from r2reg.registration.refinement import LevelImages
 
 Tensor = Any
@@ -46,14 +48,17 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
 def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
     """The map of a pair with its inverse, in voxels of the images' grid.
 
-    `flow` at full size is integrated by `integrate_safely`; what the others give is taken as it is and carries no
-    such bound.
+    `flow` at full size is integrated by `integrate_safely`, the map of an affine-cpab is exact; what the others give
+    is taken as it is and carries no such bound.
 
     Args:
         images: the pair on the network's grid.
     """
     network = model.build(images.grid.shape)
     inputs = network_inputs(model, *(ops.convert_to_numpy(image) for image in (images.moving, images.fixed)))
+    if model.network.parametric:
+        theta = ops.convert_to_numpy(_run(network, inputs)["theta"])
+        return diffeomorphism(pair_family(model.network), theta, images.grid.shape)
     if model.network.integrator != "flow" or model.network.velocity_size == "half":
         displacement = _run(network, inputs)["displacement"]
         return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))

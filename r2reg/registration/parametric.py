@@ -13,7 +13,16 @@ from scipy.optimize import minimize
 from r2reg.flow import backend
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import Diffeomorphism
-from r2reg.flow.families import AffineCpab, AffineDiff, Cpab, Family, FamilyName, make_family, voxel_shares
+from r2reg.flow.families import (
+    AffineCpab,
+    AffineDiff,
+    Cpab,
+    Family,
+    FamilyName,
+    family_field,
+    make_family,
+    voxel_shares,
+)
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.registration.refinement import Driver, MapOnGrid, Term, level_grid
@@ -115,18 +124,18 @@ def _written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid |
     affine = Affine(np.eye(full.ndim + 1)) if linear is None else _world(AffineDiff(full.ndim), linear, full)
     if not isinstance(family, Cpab):
         return None, affine
-    cpab = Cpab(family.boxes, family.boundary)
-    shares = ops.convert_to_tensor(voxel_shares(full.shape)[None])
-    fields = [
-        ops.reshape(
-            (cpab.map(ops.convert_to_tensor(sign * rest), shares) - shares)
-            * ops.convert_to_tensor(full.shape, "float32"),
-            (1, *full.shape, full.ndim),
-        )
-        for sign in (1.0, -1.0)
-    ]
-    there, back = fields
-    return MapOnGrid(Diffeomorphism(there, back, _certificate(cpab, rest)), full), affine
+    return MapOnGrid(diffeomorphism(Cpab(family.boxes, family.boundary), rest, full.shape), full), affine
+
+
+def diffeomorphism(family: Cpab, theta: np.ndarray, shape: tuple[int, ...]) -> Diffeomorphism:
+    """The map of theta (1, P) on a grid, and its inverse.
+
+    An affine part is one-to-one whatever its parameters, and leaves the certificate to CPAB.
+    """
+    tensor = ops.convert_to_tensor(theta)
+    there, back = (family_field(family, tensor, shape, inverse) for inverse in (False, True))
+    rest = ops.convert_to_numpy(family.split(tensor)[1]) if isinstance(family, AffineCpab) else theta
+    return Diffeomorphism(there, back, _certificate(family, rest))
 
 
 def _world(family: AffineDiff, theta: np.ndarray, full: Grid) -> Affine:
