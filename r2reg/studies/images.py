@@ -1,4 +1,4 @@
-"""Labelled images for the studies: handwritten digits that come with scikit-learn, or a data set as it is distributed."""
+"""Labelled images for the studies: scikit-learn's handwritten digits, or a data set as it is distributed."""
 
 from __future__ import annotations
 
