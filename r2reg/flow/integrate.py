@@ -8,7 +8,8 @@ share of the time, so a stationary field is a list of one. phi = id + u, and phi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,15 @@ def flow(velocities: Sequence[Tensor], scheme: str = "euler", substeps: int = 1)
     Raises:
         ConfigError: no velocity, an unknown scheme, fewer than one substep.
     """
+    return _last(partial_flows(velocities, scheme, substeps))
+
+
+def partial_flows(velocities: Sequence[Tensor], scheme: str = "euler", substeps: int = 1) -> Iterator[Tensor]:
+    """The displacement after each velocity's share of the time; the last is that of `flow`, whose arguments these are.
+
+    Raises:
+        ConfigError: as `flow`, with the first displacement.
+    """
     if not velocities or scheme not in SCHEMES or substeps < 1:
         raise ConfigError(
             f"flow needs a velocity, a scheme of {', '.join(SCHEMES)} and a positive number of substeps. "
@@ -48,7 +58,7 @@ def flow(velocities: Sequence[Tensor], scheme: str = "euler", substeps: int = 1)
     for velocity in velocities:
         for _ in range(substeps):
             displacement = step(partial(warp, velocity), displacement, h)
-    return displacement
+        yield displacement
 
 
 def backward_flow(velocities: Sequence[Tensor], scheme: str = "euler", substeps: int = 1) -> Tensor:
@@ -98,7 +108,18 @@ def integrate(
         raise ConfigError(
             f"integrator must be one of residual, flow, scaling_squaring. Received: integrator={integrator!r}"
         )
-    first, *rest = [scaling_squaring(velocity / len(velocities), squarings) for velocity in velocities]
-    for displacement in rest:
-        first = compose(displacement, first)
-    return first
+    return _last(partial_exponentials(velocities, squarings))
+
+
+def partial_exponentials(velocities: Sequence[Tensor], squarings: int = 7) -> Iterator[Tensor]:
+    """The displacement after each velocity's share of the time, composed of exponentials over the shares."""
+    displacement = None
+    for velocity in velocities:
+        share = scaling_squaring(velocity / len(velocities), squarings)
+        displacement = share if displacement is None else compose(share, displacement)
+        yield displacement
+
+
+def _last(displacements: Iterator[Tensor]) -> Tensor:
+    """The others are forgotten on the way."""
+    return deque(displacements, maxlen=1).pop()

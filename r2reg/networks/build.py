@@ -181,3 +181,12 @@ def _velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
 def velocity_model(model: keras.Model) -> keras.Model:
     """The same network up to the integrator: from [moving, fixed] to the list of velocities."""
     return keras.Model(model.inputs, model.get_layer("integrate").input)
+
+
+def block_model(model: keras.Model, config: NetworkConfig) -> keras.Model:
+    """The same network up to its last residual block: from its inputs to [v0, the velocity after each block]."""
+    states = [model.output["velocity"]]
+    for k in range(config.blocks):
+        block = model.get_layer("block" if config.stationary else f"block{k + 1}")
+        states.append(block(states[-1]))
+    return keras.Model(model.inputs, states)

@@ -57,12 +57,12 @@ def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
     network = model.build(images.grid.shape)
     inputs = network_inputs(model, *(ops.convert_to_numpy(image) for image in (images.moving, images.fixed)))
     if model.network.parametric:
-        theta = ops.convert_to_numpy(_run(network, inputs)["theta"])
+        theta = ops.convert_to_numpy(forward_pass(network, inputs)["theta"])
         return diffeomorphism(pair_family(model.network), theta, images.grid.shape)
     if model.network.integrator != "flow" or model.network.velocity_size == "half":
-        displacement = _run(network, inputs)["displacement"]
+        displacement = forward_pass(network, inputs)["displacement"]
         return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))
-    velocities = _run(velocity_model(network), inputs)
+    velocities = forward_pass(velocity_model(network), inputs)
     if model.network.stationary:
         velocities = [velocities[0]] * len(velocities)
     return integrate_safely(velocities, model.network.scheme, model.network.substeps)
@@ -95,11 +95,15 @@ def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Di
     return Diffeomorphism(displacement, backward_flow(steps, scheme, taken), Certificate(len(steps) * taken, bound))
 
 
-def _run(network: Any, inputs: list[np.ndarray]) -> Any:
-    """One forward pass as a compiled graph, whose buffers are freed on the way, without XLA on a CPU."""
+def forward_pass(network: Any, inputs: list[np.ndarray]) -> Any:
+    """One forward pass as a compiled graph, whose buffers are freed on the way, without XLA on a CPU.
+
+    Returns:
+        The outputs, tensors: a dictionary where the network has one, else a list.
+    """
     network.compile(jit_compile=backend.jit_compile())
     outputs = network.predict_on_batch(inputs)
     as_tensor = ops.convert_to_tensor
     if isinstance(outputs, dict):
         return {name: as_tensor(value) for name, value in outputs.items()}
-    return [as_tensor(value) for value in outputs]
+    return [as_tensor(value) for value in (outputs if isinstance(outputs, list) else [outputs])]

@@ -161,6 +161,17 @@ def check_init(init: str) -> None:
         raise ConfigError(f"{init}: no such file; give --init a transform file or one of {ways}")
 
 
+def align_pair(pair: Pair, config: RegisterConfig) -> Aligned:
+    """What a network or a refinement of a pair starts from, checked.
+
+    Raises:
+        RegistrationError, ImageError, ConfigError: one line each, see the stages.
+    """
+    check_request(pair, config)
+    moving, fixed = _normalise(pair, config)
+    return Aligned(pair, moving, fixed, find_affine(pair, config))
+
+
 def _normalise(pair: Pair, config: RegisterConfig) -> tuple[np.ndarray, np.ndarray]:
     moving, fixed = pair.moving, pair.fixed
     return (

@@ -129,6 +129,7 @@ def refine(
     levels: tuple[Level, ...],
     start: MapOnGrid | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    observe: Callable[[MapOnGrid], None] = lambda _: None,
 ) -> MapOnGrid:
     """Run the levels, coarse to fine: phi = start o increment, and only the increment is carried and relaxed.
 
@@ -140,6 +141,7 @@ def refine(
         levels: see PRESETS; at least one.
         start: the map to go on from; None: the identity.
         progress: called with one line per level.
+        observe: called with the increment after each step.
     Raises:
         RegistrationError: masks that do not meet, or intensities without a finite gradient.
     """
@@ -149,7 +151,7 @@ def refine(
         increment = MapOnGrid(identity(grid.shape), grid) if increment is None else increment.on(grid)
         base = None if start is None else start.on(grid).phi.displacement
         drivers = [Driver(term, grid, level_grid(full, max(level.factor, term.finest))) for term in terms]
-        phi, taken = _run_level(increment.phi, base, drivers, level.steps)
+        phi, taken = _run_level(increment, base, drivers, level.steps, observe)
         increment = MapOnGrid(phi, grid)
         progress(f"refine: {taken} steps at {grid.shape}")
     assert increment is not None
@@ -160,9 +162,14 @@ def refine(
 
 
 def _run_level(
-    phi: Diffeomorphism, base: Tensor | None, drivers: list[Driver], steps: int
+    start: MapOnGrid,
+    base: Tensor | None,
+    drivers: list[Driver],
+    steps: int,
+    observe: Callable[[MapOnGrid], None],
 ) -> tuple[Diffeomorphism, int]:
     """At most so many steps, fewer where they no longer pay; the map and the number of steps taken."""
+    phi = start.phi
     values: list[float] = []
     pace = 1.0
     for taken in range(steps):
@@ -178,6 +185,7 @@ def _run_level(
         velocity = step_velocity(phi.displacement, directions, ops.convert_to_tensor(pace), drivers=len(drivers))
         del directions  # before the step needs as much memory again
         phi = advance(phi, velocity)
+        observe(MapOnGrid(phi, start.grid))
     return phi, steps
 
 
