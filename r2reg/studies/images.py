@@ -150,6 +150,6 @@ def _pictures(folder: Path, side: int) -> Iterator[np.ndarray]:
     for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS):
         try:
             with Image.open(path) as image:
-                yield _unit(np.asarray(image.convert("RGB").resize((side, side))))
+                yield np.asarray(image.convert("RGB").resize((side, side)), np.float32) / 255
         except (UnidentifiedImageError, OSError) as error:
             raise ImageError(f"{path}: cannot be read as an image ({error})") from None

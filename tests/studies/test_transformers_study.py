@@ -1,0 +1,125 @@
+"""The transformer study: its distortions, its networks, what it leaves in its folder."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from r2reg.cli.study import study
+from r2reg.studies import transformers
+from r2reg.studies.classifiers import (
+    BATCH,
+    LAYERS,
+    LOCALISATIONS,
+    PARAMETERS,
+    Setting,
+    distort,
+    make_classifier,
+    on_canvas,
+)
+from r2reg.studies.images import read_labelled_images
+
+PROMISED = ["data", "distortion", "layer", "localisation", "seed", "accuracy", "seconds"]
+
+
+def blobs(count, side=24):
+    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, side)] * 2, indexing="ij"), axis=-1)
+    one = np.exp(-20 * (x**2).sum(-1))[..., None].astype(np.float32)
+    return np.repeat(one[None], count, axis=0)
+
+
+def test_digits_get_room_around_them():
+    images = read_labelled_images().train[:3]
+    found = on_canvas(images)
+    assert found.shape == (3, 24, 24, 1)
+    assert not found[:, :4].any()
+    assert not found[..., -4:, :].any()
+    np.testing.assert_allclose(found.sum((1, 2, 3)) / 4, images.sum((1, 2, 3)), rtol=0.05)  # twice as large each way
+    colours = np.zeros((2, 32, 32, 3), np.float32)
+    assert on_canvas(colours) is colours
+
+
+@pytest.mark.parametrize("distortion", ["rts", "none"])
+def test_distortions_are_seeded_and_move(distortion):
+    images = blobs(BATCH // 2)
+    first, again, other = (distort(images, distortion, 2, seed) for seed in (0, 0, 1))
+    assert first.shape == (BATCH, 24, 24, 1)
+    np.testing.assert_array_equal(first, again)
+    place = np.argwhere(np.ones((24, 24)))
+    centres = np.array([np.average(place, axis=0, weights=image.ravel()) for image in first])
+    moved = np.linalg.norm(centres - 11.5, axis=1)
+    if distortion == "none":
+        assert moved.max() < 1e-3
+    else:
+        assert 1 < np.median(moved) < 5
+        assert np.abs(first - other).max() > 0.3
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("localisation", LOCALISATIONS)
+def test_networks_are_alike_in_size_and_begin_at_the_identity(layer, localisation):
+    model, inner = make_classifier(Setting("rts", layer, localisation), (24, 24, 1), 10)
+    assert abs(model.count_params() - PARAMETERS) < 0.02 * PARAMETERS
+    if inner is None:
+        assert layer == "none"
+        return
+    if "cpab" in layer:
+        return  # compiled for half a minute; theta = 0 is tested with the layer
+    images = blobs(2)
+    theta, field, moved = inner.predict_on_batch(images)
+    assert not theta.any()
+    np.testing.assert_allclose(field, 0, atol=1e-4)
+    np.testing.assert_allclose(moved, images, atol=1e-4)
+
+
+def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
+    call = ["transformers", "--quick", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(study, call)
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "out" / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[: len(PROMISED)] == PROMISED
+    assert [(row["layer"], row["localisation"]) for row in rows] == [("affine", "cnn"), ("tps", "fcn")]
+    claims = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))
+    assert {claim["holds"] for claim in claims} == {None}
+    for name in ("accuracy.png", "moved.png"):
+        assert (tmp_path / "out" / "figures" / name).stat().st_size > 1000
+    monkeypatch.setattr(transformers, "train_classifier", lambda *_: pytest.fail("trained again"))
+    assert CliRunner().invoke(study, call).exit_code == 0
+    other = {name: np.zeros((200, 28, 28), np.uint8) for name in ("x_train", "x_test")}
+    labels = {name: np.arange(200) % 10 for name in ("y_train", "y_test")}
+    np.savez(tmp_path / "mnist.npz", **other, **labels)
+    refused = CliRunner().invoke(study, [*call, "--data", str(tmp_path / "mnist.npz")])
+    assert "holds a study of other images" in refused.output
+
+
+def rows_of(**accuracies):
+    """Six rows of each layer, three of each localisation, around an accuracy."""
+    return [
+        {"distortion": "rts", "layer": layer.replace("_", "-"), "localisation": kind, "seed": seed,
+         "learning_rate": 1e-3, "accuracy": accuracy + 0.001 * seed, "near_singular": 0.0}
+        for layer, accuracy in accuracies.items() for kind in LOCALISATIONS for seed in range(3)
+    ]  # fmt: skip
+
+
+def test_claims_are_judged_by_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(transformers, "outputs", lambda *_: {"theta": np.eye(6), "shift": np.zeros((6, 2))})
+    found = {c.claim: c.holds for c in transformers.claims(rows_of(none=0.8, affine=0.9, cpab=0.85), tmp_path)}
+    assert found["rts: an affine layer helps"] is True
+    assert found["rts: affine is ahead of CPAB"] is True
+    assert found["cpab: CPAB is ahead of affine"] is None
+    assert found["rts: affine and CPAB together are best"] is None
+    worse = {c.claim: c.holds for c in transformers.claims(rows_of(none=0.9, affine=0.8, cpab=0.85), tmp_path)}
+    assert worse["rts: an affine layer helps"] is False
+    assert worse["rts: affine is ahead of CPAB"] is False
+
+
+def test_few_values_are_told_apart_only_where_none_overlaps():
+    assert transformers.ordered([3, 4, 5], [0, 1, 2]) is True
+    assert transformers.ordered([1, 2, 5], [0, 1.5, 1]) is None
+    assert transformers.ordered([0, 1, 2], [3, 4, 5]) is False
+    assert transformers.ordered([1], [0]) is None
+    low, high = transformers.interval([0.9, 0.91, 0.92])
+    assert (round(low, 4), round(high, 4)) == (0.8852, 0.9348)  # mean +- 4.303 sd / sqrt(3)
