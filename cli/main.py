@@ -15,7 +15,7 @@ COMMANDS = {
     "data": ("data", "Prepare data sets and check tables."),
     "train": ("train", "Train a network on a cohort."),
     "models": ("models", "List, describe and check the models that ship."),
-    "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate."),
+    "inspect": ("inspect", "Say how well a trained network's blocks are bounded and integrate, and how voxels travel."),
     "benchmark": ("benchmark", "Register pairs by several methods and compare them."),
     "benchmark-cost": ("benchmark_cost", "Time networks and measure their memory over the image's size."),
     "apply": ("apply", "Resample an image or label map through transforms."),
