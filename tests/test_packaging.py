@@ -120,7 +120,8 @@ def test_every_dependency_has_a_lower_bound_and_a_reason() -> None:
 def test_imported_packages_are_declared() -> None:
     """A package that only some dependency brings along may go with its next release."""
     declared = {re.split(r"[>\[]", line)[0].lower() for line in _list(_setup()["options"]["install_requires"])}
-    declared |= {name for package, name in (("antspyx", "ants"), ("pillow", "pil")) if package in declared}
+    imported_as = (("antspyx", "ants"), ("pillow", "pil"), ("scikit-learn", "sklearn"))
+    declared |= {name for package, name in imported_as if package in declared}
     optional = {"jax", "torch", "distributed", "dask_jobqueue"}  # the extras `backends` and `cluster`
     imported = set()
     for path in (p for folder in INSTALLED_AS for p in (ROOT / folder).rglob("*.py")):

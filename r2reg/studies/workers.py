@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -29,4 +31,13 @@ def in_processes(task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
 def _start() -> None:
     from r2reg.startup import start_backend
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     start_backend("cpu", 1, False, 0)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would go on with what waits."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
