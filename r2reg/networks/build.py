@@ -85,9 +85,11 @@ def build_network(
         well. Velocities are on the padded grid of half size where `velocity_size` is half, in its voxels. With more
         than one scale, those of scale s > 1 as well, named "velocity_s" and so on, (N, *ceil(shape / s), d).
     Raises:
-        ModelError: shape is not of the network's dimension.
+        ModelError: shape is not of the network's dimension; the inverse of a `residual` network.
     """
     backend.skip_graph_remapping()
+    if inverse and config.integrator == "residual":
+        raise ModelError("the integrator residual is no flow that can be run backwards; take flow or scaling_squaring")
     shape = tuple(int(n) for n in shape)
     if len(shape) != config.ndim:
         raise ModelError(f"the model is for {config.ndim}-D images. Received: shape={shape}")

@@ -89,6 +89,11 @@ def test_inverse_is_the_flow_run_backwards():
     assert np.abs(error).max() < 0.05 * np.abs(size).max()
 
 
+def test_residual_steps_are_not_run_backwards():
+    with pytest.raises(ModelError, match="no flow that can be run backwards"):
+        build_network(small_config(ndim=2), (12, 14), inverse=True)
+
+
 def test_sampling_is_for_training_alone():
     shape = (12, 12)
     model = awake(build_network(small_config(velocity="prob", ndim=2), shape))
