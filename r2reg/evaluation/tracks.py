@@ -169,8 +169,8 @@ def validation_tracks(run: Path, model: SavedModel) -> Iterator[Tracks]:
     check_followed(model)
     try:
         batches = validation_batches(run, model)
-    except TrainingError as error:
-        raise TrainingError(f"{error}, or give --moving and --fixed") from None
+    except TrainingError:
+        raise TrainingError(f"{run}: the images that it was validated on are gone; give --moving and --fixed") from None
     network = model.build(batches.view.shape)
     grid = Grid(batches.view.shape, np.diag([*model.network.spacing, 1.0]))
     for k in range(len(batches.dataset.validation)):

@@ -30,6 +30,7 @@ INSIDE = 3e-6  # a weight above minus this is inside: what slides along a facet 
 LEAST = 5e-4  # time spent in a cell: what turns about a corner comes on
 MOST_PIECES = 4000
 CHUNK = 1024  # points followed together: they stay in the processor's cache, and wait for each other only
+BLOCK = 8 * CHUNK  # points of a call: what is compiled for one image serves for those of other sizes
 
 
 def vertex_velocities(theta: Tensor, tessellation: Tessellation) -> Tensor:
@@ -63,11 +64,16 @@ def cpab(theta: Tensor, points: Tensor, tessellation: Tessellation) -> Tensor:
     def call(velocities: Tensor, points: Tensor) -> Any:
         # Without stop_gradient TensorFlow would keep every step of the way for a gradient of its own.
         velocities, points = ops.stop_gradient(velocities), ops.stop_gradient(points)
-        end = _carried(velocities, points, tessellation=tessellation)
+        count = points.shape[1]
+        ends = [_carried(velocities, block, tessellation=tessellation) for block in _blocks(points)]
+        end = _joined(ends, count)
 
         def gradient(*args: Any, upstream: Any = None) -> Any:
             pull = args[0] if upstream is None else upstream
-            return _adjoint(velocities, end, pull, tessellation=tessellation)
+            # What fills the last block up pulls at nothing.
+            pairs = zip(ends, _blocks(pull, filled=False), strict=True)
+            found = [_adjoint(velocities, *pair, tessellation=tessellation) for pair in pairs]
+            return sum(in_velocities for in_velocities, _ in found), _joined([pulled for _, pulled in found], count)
 
         return end, gradient
 
@@ -208,6 +214,22 @@ def _piece(table: Tensor, number: Tensor, x: Tensor, rest: Tensor) -> tuple[Tens
     left = ops.where(ops.logical_or(ends, left < 1e-6), 0, left)
     after = ops.where(ops.logical_and(crosses, beyond >= 0), ops.cast(beyond, number.dtype), number)
     return time, coasts, left, after, there, cell, way, m
+
+
+def _blocks(points: Tensor, filled: bool = True) -> list[Tensor]:
+    """(B, N, d) in parts of BLOCK points; the last one is filled up with the first point, or else with zeros."""
+    items, count, _ = points.shape
+    if not backend.compiles() or count <= (CHUNK if items == 1 else BLOCK):
+        return [points]
+    short = -count % BLOCK
+    rest = ops.broadcast_to(points[:, :1], (*ops.shape(points)[:1], short, points.shape[2]))
+    points = ops.concatenate([points, rest if filled else ops.zeros_like(rest)], axis=1)
+    return [points[:, begin : begin + BLOCK] for begin in range(0, count, BLOCK)]
+
+
+def _joined(blocks: list[Tensor], count: int) -> Tensor:
+    """Undo `_blocks`."""
+    return ops.concatenate(blocks, axis=1)[:, :count]
 
 
 def _chunks(points: Tensor) -> tuple[Tensor, int]:

@@ -48,8 +48,8 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
 def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
     """The map of a pair with its inverse, in voxels of the images' grid.
 
-    `flow` at full size is integrated by `integrate_safely`, the map of an affine-cpab is exact; what the others give
-    is taken as it is and carries no such bound.
+    `flow` at full size is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and
+    sampled here; what the others give is taken as it is and carries no such bound.
 
     Args:
         images: the pair on the network's grid.

@@ -115,7 +115,7 @@ def write_metrics(metrics: dict[str, Any], folder: Path, pictures: dict[str, Any
     written["verdict"] = {"level": verdict.level, "reasons": list(verdict.reasons)}
     for level, reason in verdict.findings:
         if level != "good":
-            log.warning("%s: %s", level, reason)
+            log.log(logging.ERROR if level == "failed" else logging.WARNING, "%s: %s", level, reason)
     (folder / METRICS_FILE).write_text(json.dumps(written, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if pictures:
         with _only_warned():

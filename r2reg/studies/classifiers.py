@@ -5,7 +5,6 @@ Source: Detlefsen et al. 2018, sec. 5.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -200,12 +199,12 @@ def train_classifier(setting: Setting, images: LabelledImages, seed: int, epochs
         "accuracy": float((logits.argmax(axis=1) == y_test).mean()),
         "seconds": seconds,
         "parameters": model.count_params(),
-        "near_singular": math.nan,
+        "near_singular": None,
     }
     if inner is None:
         none = np.zeros((len(x_test), 0), np.float32)
         return Trained(figures, none, none, x_test[:SHOWN])
     theta, field, moved = inner.predict(x_test, batch_size=BATCH, verbose=0)
     least = keras.ops.convert_to_numpy(jacobian_determinant(keras.ops.convert_to_tensor(field))).min(axis=(1, 2))
-    figures["near_singular"] = float((least < NEARLY_SINGULAR).mean())
+    figures["near_singular"] = float((~(least >= NEARLY_SINGULAR)).mean())
     return Trained(figures, theta, field.mean(axis=(1, 2)), moved[:SHOWN])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ class LabelledImages:
     train_labels: np.ndarray
     test: np.ndarray
     test_labels: np.ndarray
+
+    @property
+    def fingerprint(self) -> str:
+        """The first digits of the SHA-256 of it all."""
+        digest = hashlib.sha256()
+        for array in (self.train, self.train_labels, self.test, self.test_labels):
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def classes(self) -> int:
@@ -80,8 +89,8 @@ def _archive(path: Path) -> LabelledImages:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in names]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ImageError(f"{path}: is no .npz file with arrays {', '.join(names)} ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        raise ImageError(f"{path}: is no .npz file with arrays {', '.join(names)} of numbers") from None
     images, labels = arrays[::2], [array.reshape(-1) for array in arrays[1::2]]
     for pictures, classes in zip(images, labels, strict=True):
         if pictures.ndim not in (3, 4) or len(pictures) != len(classes) or classes.dtype.kind not in "iu":

@@ -59,6 +59,22 @@ def write_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def told_apart(first: Sequence[float], second: Sequence[float]) -> bool | None:
+    """Whether first is larger than second: by `larger` with five pairs or more, else where no value overlaps.
+
+    None with fewer than three, with values that are not finite, or where few overlap although the median is larger.
+    """
+    import numpy as np
+
+    if min(len(first), len(second)) < 3 or not np.isfinite([*first, *second]).all():
+        return None
+    if len(first) == len(second) >= 5:
+        return larger(first, second)
+    if np.median(first) <= np.median(second):
+        return False
+    return True if min(first) > max(second) else None
+
+
 def larger(first: Sequence[float], second: Sequence[float]) -> bool | None:
     """Whether first is larger than second, seed by seed (Wilcoxon, one-sided); None with too few seeds to tell."""
     import numpy as np

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 from r2reg.threads import processors
@@ -22,15 +23,20 @@ def in_processes(task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
     with ProcessPoolExecutor(processors(), mp_context=context, initializer=_start) as pool:
         waiting = [pool.submit(task, *given) for given in arguments]
         try:
-            return [future.result() for future in waiting]
+            for future in as_completed(waiting):
+                future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
+        return [future.result() for future in waiting]
 
 
 def _start() -> None:
     from r2reg.startup import start_backend
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     start_backend("cpu", 1, False, 0)
 

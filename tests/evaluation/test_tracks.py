@@ -272,7 +272,7 @@ def test_errors_are_one_line(trained, tmp_path):
         inspect_tracks(trained, (tmp_path / "none.nii.gz", tmp_path / "none.nii.gz"))
     assert "\n" not in str(error.value)
     (trained / "cache" / "a.npy").unlink()
-    with pytest.raises(TrainingError, match=r"prepared image is gone.*or give --moving and --fixed"):
+    with pytest.raises(TrainingError, match="images that it was validated on are gone; give --moving and --fixed"):
         inspect_tracks(trained, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

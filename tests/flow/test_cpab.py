@@ -128,6 +128,26 @@ def test_the_velocity_is_continuous_across_cells():
     np.testing.assert_allclose(*sides, atol=1e-6)
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("items", [1, 2])
+def test_points_in_blocks_go_the_same_way(items, monkeypatch):
+    t = Tessellation((2, 2), "free")
+    rng = np.random.default_rng(6)
+    theta = ops.convert_to_tensor(rng.normal(0, 0.2, (items, t.parameters)).astype("float32"))
+    points = ops.convert_to_tensor(rng.uniform(size=(items, 150, 2)).astype("float32"))
+    pull = ops.convert_to_tensor(rng.uniform(size=(items, 150, 2)).astype("float32"))
+
+    def both():
+        slope = backend.gradient(lambda value: ops.sum(cpab.cpab(value, points, t) * pull), theta)
+        return [ops.convert_to_numpy(found) for found in (cpab.cpab(theta, points, t), slope)]
+
+    whole = both()
+    monkeypatch.setattr(cpab, "CHUNK", 32)
+    monkeypatch.setattr(cpab, "BLOCK", 64)
+    for found, expected in zip(both(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
 def test_memory_does_not_grow_with_the_pieces_of_the_way():
     """The gradient's loop keeps its state and nothing of its way: a long way asks for no other program."""
     t = Tessellation((4, 4), "free")

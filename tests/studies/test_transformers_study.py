@@ -20,6 +20,7 @@ from r2reg.studies.classifiers import (
     on_canvas,
 )
 from r2reg.studies.images import read_labelled_images
+from r2reg.studies.outcome import told_apart
 
 PROMISED = ["data", "distortion", "layer", "localisation", "seed", "accuracy", "seconds"]
 
@@ -117,9 +118,10 @@ def test_claims_are_judged_by_the_rows(tmp_path, monkeypatch):
 
 
 def test_few_values_are_told_apart_only_where_none_overlaps():
-    assert transformers.ordered([3, 4, 5], [0, 1, 2]) is True
-    assert transformers.ordered([1, 2, 5], [0, 1.5, 1]) is None
-    assert transformers.ordered([0, 1, 2], [3, 4, 5]) is False
-    assert transformers.ordered([1], [0]) is None
+    assert told_apart([3, 4, 5], [0, 1, 2]) is True
+    assert told_apart([1, 2, 5], [0, 1.5, 1]) is None
+    assert told_apart([0, 1, 2], [3, 4, 5]) is False
+    assert told_apart([1], [0]) is None
+    assert told_apart([3, 4, np.nan], [0, 1, 2]) is None
     low, high = transformers.interval([0.9, 0.91, 0.92])
     assert (round(low, 4), round(high, 4)) == (0.8852, 0.9348)  # mean +- 4.303 sd / sqrt(3)

@@ -11,7 +11,7 @@ import pytest
 from r2reg.studies.workers import in_processes
 
 SCRIPT = """
-import os, time
+import os, signal, time
 from r2reg.studies.workers import in_processes
 
 def note(path):
@@ -20,7 +20,8 @@ def note(path):
     time.sleep(600)
 
 if __name__ == "__main__":
-    in_processes(note, [("{path}",)])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    in_processes(note, [("{path}",)] * 5)
 """
 
 
@@ -31,14 +32,18 @@ def test_results_are_in_order_and_an_error_ends_it():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_killed_study_leaves_no_process_behind(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_study_leaves_no_process_behind(tmp_path, number):
     script, noted = tmp_path / "study.py", tmp_path / "pid"
     script.write_text(SCRIPT.format(path=noted), encoding="utf-8")
-    study = subprocess.Popen([sys.executable, str(script)])
+    study = subprocess.Popen([sys.executable, str(script)], start_new_session=True, stderr=subprocess.DEVNULL)
     until(lambda: noted.exists() and noted.read_text(encoding="utf-8"))
     worker = int(noted.read_text(encoding="utf-8"))
-    study.send_signal(signal.SIGKILL)
-    study.wait()
+    if number == signal.SIGINT:  # as of a terminal: to all of them
+        os.killpg(study.pid, number)
+    else:
+        study.send_signal(number)
+    study.wait(60)
     until(lambda: not os.path.exists(f"/proc/{worker}"))
 
 
