@@ -36,7 +36,7 @@ def write_outcome(
     """Write table.csv (all rows), table.md (titles and tables, then the claims), claims.json and environment.json."""
     write_table(folder / "table.csv", rows)
     parts = [f"{title}\n\n{table.to_markdown(index=False, floatfmt='.3g')}" for title, table in tables.items()]
-    told = {True: "holds", False: "does not hold", None: "not tested"}
+    told = {True: "holds", False: "does not hold", None: "not tested, or not told apart"}
     verdicts = [f"- {c.claim}: **{told[c.holds]}**. Paper: {c.paper}. Here: {c.ours}." for c in claims]
     write_text(folder / "table.md", "\n\n".join([*parts, "\n".join(verdicts)]) + "\n")
     write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in claims], indent=2) + "\n")
