@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from r2reg.errors import ConfigError
+from r2reg.flow import backend
 from r2reg.flow.cpab import cpab
 from r2reg.flow.tessellation import Boundary, Tessellation
 
@@ -24,6 +25,7 @@ MIDDLE = 0.5  # linear maps turn about the box's middle
 TAYLOR, SQUARINGS = 10, 10  # terms where the norm is below 1/2: exact to 1e-11; norms up to 2^9
 
 
+@backend.accelerate()
 def matrix_exponential(matrix: Tensor) -> Tensor:
     """exp(A) of (B, n, n), by scaling, a Taylor series and squaring.
 
