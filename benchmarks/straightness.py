@@ -22,15 +22,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import trainings
 from results import append_row, markdown, read_rows
 
-from r2reg.evaluation.processes import R2REG, environment, last_line, run, stop_children_when_stopped
+from r2reg.evaluation.processes import R2REG
 
 TRACKS = ("voxels", "lss_mean", "lss_p95", "lsr_mean", "lsr_p95", "ots")
 SCORES = ("dice_affine", "dice_network", "mse", "folds", "ndv_percent", "sdlogj", "pairs")
@@ -52,24 +51,6 @@ def settings_of(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
     return found
 
 
-def train(name: str, options: argparse.Namespace) -> Path:
-    """Train a network to its last step, from where it stands; its folder."""
-    decay, diffusion = settings_of(options)[name]
-    folder = options.output / name
-    folder.mkdir(exist_ok=True)
-    cache = folder / "cache"
-    if not cache.exists():  # the prepared images are the same for all
-        cache.symlink_to(os.path.relpath(options.output / "cache", folder), target_is_directory=True)
-    settings = ["--spacing", str(options.spacing), "--steps", str(options.steps)]
-    settings += ["--learning-rate", str(options.learning_rate), "--validate-every", str(max(options.steps // 15, 1))]
-    settings += ["--weight-decay", str(decay), "--weights", f"diffusion={diffusion}"]
-    log = folder / "train.log"
-    command = [*R2REG, "train", str(options.cohort), "-o", str(folder), *settings, *options.more, "--resume"]
-    if run(command, log).status:
-        raise RuntimeError(f"{name}: {last_line(log)}")
-    return folder
-
-
 def tracks(folder: Path) -> dict[str, Any]:
     """How straight the validation pairs' voxels travel."""
     command = [*R2REG, "inspect", str(folder), "--tracks", "-o", str(folder / "tracks"), "--overwrite", "--json"]
@@ -78,16 +59,6 @@ def tracks(folder: Path) -> dict[str, Any]:
         raise RuntimeError(f"{folder.name}: {done.stderr.strip().splitlines()[-1]}")
     found: dict[str, Any] = json.loads(done.stdout)["tracks"]["stages"]["network"]
     return {key: found[key] for key in TRACKS}
-
-
-def score(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What the test people say of a network."""
-    program, log = str(Path(__file__).with_name("network_scores.py")), folder / "scores.log"
-    command = [*R2REG[:1], program, str(folder), str(options.cohort), "--cache", str(options.output / "cache")]
-    if run(command, log).status:
-        raise RuntimeError(f"{folder.name}: {last_line(log)}")
-    found: dict[str, Any] = json.loads(last_line(log))
-    return {key: found[key] for key in SCORES}
 
 
 def report(rows: list[dict[str, str]]) -> str:
@@ -109,26 +80,19 @@ def report(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """Train and score what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = trainings.parser_of(__doc__)
     parser.add_argument("--decay", type=float, nargs="*", default=[0, 0.1, 1, 10], help="[%(default)s]")
     parser.add_argument("--diffusion", type=float, nargs="*", default=[0, 1e-4, 1e-3, 1e-2], help="[%(default)s]")
-    parser.add_argument("--steps", type=int, default=1500, help="[%(default)s]")
-    parser.add_argument("--spacing", type=float, default=4.0, help="mm [%(default)s]")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="[%(default)s]")
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    options = parser.parse_args(sys.argv[1:end], argparse.Namespace(more=sys.argv[end + 1 :]))
-    stop_children_when_stopped()
-    (options.output / "cache").mkdir(parents=True, exist_ok=True)
-    (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2), encoding="utf-8")
+    options = trainings.parsed(parser)
     table = options.output / "straightness.csv"
     for name, (decay, diffusion) in settings_of(options).items():
         if name in {row["name"] for row in read_rows(table)}:
             continue
         try:
-            folder = train(name, options)
-            found = tracks(folder) | score(folder, options)
+            own = ["--weight-decay", str(decay), "--weights", f"diffusion={diffusion}"]
+            trainings.train(name, own, options)
+            scores, _ = trainings.score(name, options)
+            found = tracks(options.output / name) | {key: scores[key] for key in SCORES}
         except RuntimeError as error:
             print(error, flush=True)
             continue

@@ -18,14 +18,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
+import trainings
 from results import append_row, markdown, read_rows
-
-from r2reg.evaluation.processes import R2REG, environment, last_line, run, stop_children_when_stopped
 
 VELOCITIES = ("prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss")
 SMOOTH = "diffusion=0.001"
@@ -77,32 +74,12 @@ COLUMNS = ("name", "steps", "step_seconds", "best_step", *SCORES, "peak_gigabyte
 def train(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train a network to its last step, from where it stands; what that took."""
     folder = options.output / name
-    folder.mkdir(exist_ok=True)
-    cache = folder / "cache"
-    if not cache.exists():  # the prepared images are the same for all
-        cache.symlink_to(os.path.relpath(options.output / "cache", folder), target_is_directory=True)
-    settings = ["--spacing", str(options.spacing), "--steps", str(options.steps)]
-    settings += ["--learning-rate", str(options.learning_rate), "--validate-every", str(max(options.steps // 15, 1))]
-    command = [
-        *R2REG,
-        "train",
-        str(options.cohort),
-        "-o",
-        str(folder),
-        *settings,
-        *ZOO[name],
-        *options.more,
-        "--resume",
-    ]
-    log = folder / "train.log"
     cost_file = folder / "cost.json"
     done = json.loads(cost_file.read_text(encoding="utf-8")) if cost_file.exists() else {}
-    if done.pop("options", None) != settings + options.more:
-        cost = run(command, log)
-        if cost.status:
-            raise RuntimeError(f"{name}: {last_line(log)}")
-        done = {"peak_gigabytes_training": cost.peak_gigabytes}
-        cost_file.write_text(json.dumps(done | {"options": settings + options.more}), encoding="utf-8")
+    asked = trainings.settings_of(options) + options.more
+    if done.pop("options", None) != asked:
+        done = {"peak_gigabytes_training": trainings.train(name, ZOO[name], options).peak_gigabytes}
+        cost_file.write_text(json.dumps(done | {"options": asked}), encoding="utf-8")
     parts = [history_of(part) for part in (folder / "chunk", folder / "coarse", folder) if (part / HISTORY).exists()]
     steps = sum(int(float(history[-1]["step"])) for history in parts)
     seconds = sum(float(history[-1]["seconds"]) for history in parts)
@@ -123,12 +100,7 @@ def history_of(folder: Path) -> list[dict[str, str]]:
 
 def score(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What the test people say of a network."""
-    folder, program = options.output / name, str(Path(__file__).with_name("network_scores.py"))
-    cache = str(options.output / "cache")
-    cost = run([*R2REG[:1], program, str(folder), str(options.cohort), "--cache", cache], folder / "scores.log")
-    if cost.status:
-        raise RuntimeError(f"{name}: {last_line(folder / 'scores.log')}")
-    found: dict[str, Any] = json.loads(last_line(folder / "scores.log"))
+    found, cost = trainings.score(name, options)
     return {key: found[key] for key in SCORES} | {"peak_gigabytes_scoring": cost.peak_gigabytes}
 
 
@@ -161,18 +133,9 @@ def report(rows: list[dict[str, str]]) -> str:
 
 def main() -> None:
     """Train and score what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser = trainings.parser_of(__doc__)
     parser.add_argument("--only", nargs="+", choices=ZOO, default=list(ZOO), metavar="NAME", help=", ".join(ZOO))
-    parser.add_argument("--steps", type=int, default=1500, help="of every network and branch [%(default)s]")
-    parser.add_argument("--spacing", type=float, default=4.0, help="mm [%(default)s]")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="[%(default)s; the paper's is 1e-4]")
-    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    options = parser.parse_args(sys.argv[1:end], argparse.Namespace(more=sys.argv[end + 1 :]))
-    stop_children_when_stopped()
-    (options.output / "cache").mkdir(parents=True, exist_ok=True)
-    (options.output / "environment.json").write_text(json.dumps(environment(0), indent=2), encoding="utf-8")
+    options = trainings.parsed(parser)
     table = options.output / "zoo.csv"
     for name in options.only:
         if name in {row["name"] for row in read_rows(table)}:

@@ -21,7 +21,6 @@ from r2reg.flow.families import (
     FamilyName,
     family_field,
     make_family,
-    voxel_shares,
 )
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
@@ -79,18 +78,15 @@ class Objective:
     ) -> None:
         self.family, self.drivers, self.stiffness = family, drivers, stiffness
         self.shape, self.scale = grid.shape, 1.0
-        self.shares = ops.convert_to_tensor(voxel_shares(grid.shape)[None])
         bent = start @ stiffness @ start
         self.scale = 1 / max(abs(self(start)[0] - bent), SMALLEST)
 
     def __call__(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        extent = ops.convert_to_tensor(self.shape, "float32")
         point = ops.convert_to_tensor(theta[None], "float32")
-        there = self.family.map(point, self.shares)
-        displacement = ops.reshape((there - self.shares) * extent, (1, *self.shape, len(self.shape)))
+        displacement = family_field(self.family, point, self.shape)
         found = [driver.pull(displacement) for driver in self.drivers]
-        pull = ops.reshape(sum(pull for _, pull in found), (1, -1, len(self.shape))) * extent
-        slope = backend.gradient(lambda value: ops.sum(self.family.map(value, self.shares) * pull), point)
+        pull = sum(pull for _, pull in found)
+        slope = backend.gradient(lambda value: ops.sum(family_field(self.family, value, self.shape) * pull), point)
         bent = self.stiffness @ theta
         value = self.scale * sum(value for value, _ in found) + theta @ bent
         return float(value), self.scale * ops.convert_to_numpy(slope)[0].astype(np.float64) + 2 * bent

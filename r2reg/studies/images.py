@@ -6,6 +6,7 @@ import hashlib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,12 @@ class LabelledImages:
     test: np.ndarray
     test_labels: np.ndarray
 
-    @property
+    def first(self, count: int) -> LabelledImages:
+        """As few to train on and to test on."""
+        arrays = (self.train, self.train_labels, self.test, self.test_labels)
+        return LabelledImages(self.name, *(array[:count] for array in arrays))
+
+    @cached_property
     def fingerprint(self) -> str:
         """The first digits of the SHA-256 of it all."""
         digest = hashlib.sha256()

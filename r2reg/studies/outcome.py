@@ -31,9 +31,19 @@ class Claim:
 
 
 def write_outcome(
-    folder: Path, rows: Sequence[dict[str, Any]], tables: dict[str, pandas.DataFrame], claims: Sequence[Claim]
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    tables: dict[str, pandas.DataFrame],
+    claims: Sequence[Claim],
+    tested: bool = True,
 ) -> None:
-    """Write table.csv (all rows), table.md (titles and tables, then the claims), claims.json and environment.json."""
+    """Write table.csv (all rows), table.md (titles and tables, then the claims), claims.json and environment.json.
+
+    Args:
+        tested: whether the rows are of a whole study; of another no claim is judged.
+    """
+    if not tested:
+        claims = [dataclasses.replace(claim, holds=None) for claim in claims]
     write_table(folder / "table.csv", rows)
     parts = [f"{title}\n\n{table.to_markdown(index=False, floatfmt='.3g')}" for title, table in tables.items()]
     told = {True: "holds", False: "does not hold", None: "not tested, or not told apart"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,10 +77,9 @@ def paper_of(data: str, stages: int) -> Paper:
     return found
 
 
-def claims(rows: Rows, paper: Paper, tested: bool = True) -> list[Claim]:
-    """All of them; without a verdict where nothing is tested."""
-    found = [*of_decay(rows), *of_networks(rows), *of_robustness(rows), *of_mnist(rows, paper), *of_cifar(rows)]
-    return found if tested else [dataclasses.replace(claim, holds=None) for claim in found]
+def claims(rows: Rows, paper: Paper) -> list[Claim]:
+    """All of them."""
+    return [*of_decay(rows), *of_networks(rows), *of_robustness(rows), *of_mnist(rows, paper), *of_cifar(rows)]
 
 
 def of_decay(rows: Rows) -> list[Claim]:

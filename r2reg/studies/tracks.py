@@ -57,14 +57,14 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
     layout = layout_for(images.train.shape[1:], stages)
     gammas, seeds, epochs = (QUICK_GAMMAS, QUICK_SEEDS, QUICK_EPOCHS) if quick else (GAMMAS, SEEDS, EPOCHS)
     if quick:
-        layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), some_of(images)
+        layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), images.first(QUICK_IMAGES)
     (folder / "trainings").mkdir(parents=True, exist_ok=True)
-    settings = [(network, gamma, seed) for network in NETWORKS for gamma in gammas for seed in range(seeds)]
-    asked = [(folder, images, layout, *setting, epochs) for setting in settings]
-    found = [trained(*given) for given in asked] if quick else in_processes(trained, asked)
+    shared = (folder, images, layout, epochs)
+    asked = [(network, gamma, seed) for network in NETWORKS for gamma in gammas for seed in range(seeds)]
+    found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
     rows = [result["row"] for result in found]
     paper = paper_of(images.name, len(layout.widths))
-    write_outcome(folder, rows, tables(rows, paper), claims(rows, paper, tested=not quick))
+    write_outcome(folder, rows, tables(rows, paper), claims(rows, paper), tested=not quick)
     draw_training(found, folder / "figures" / "training.png")
     draw_gammas(rows, folder / "figures" / "gamma.png")
     draw_tracks(found, folder / "figures" / "tracks.png")
@@ -72,18 +72,12 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
     return rows
 
 
-def some_of(images: LabelledImages) -> LabelledImages:
-    """The first few."""
-    names = ("train", "train_labels", "test", "test_labels")
-    return replace(images, **{name: getattr(images, name)[:QUICK_IMAGES] for name in names})
-
-
 def trained(
-    folder: Path, images: LabelledImages, layout: Layout, network: str, gamma: float, seed: int, epochs: int
+    folder: Path, images: LabelledImages, layout: Layout, epochs: int, network: str, gamma: float, seed: int
 ) -> dict[str, Any]:
     """What is known of a training: its row, LSS over the epochs, some tracks; from the folder, or trained now."""
     shape = "-".join(str(width) for width in layout.widths)
-    name = f"{images.name}-{len(images.train)}_{network}_{gamma:g}_{seed}_{shape}x{layout.blocks}x{epochs}.json"
+    name = f"{images.name}-{images.fingerprint}_{network}_{gamma:g}_{seed}_{shape}x{layout.blocks}x{epochs}.json"
     path = folder / "trainings" / name
     if not path.is_file():
         log.info("training %s, gamma %g, seed %d", network, gamma, seed)

@@ -5,7 +5,6 @@ Source: Detlefsen, Freifeld & Hauberg 2018, sec. 5.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -70,33 +69,26 @@ def run(folder: Path, quick: bool = False, data: Path | None = None) -> list[dic
     images, settings, seeds, epochs, copies = read_labelled_images(data), SETTINGS, SEEDS, EPOCHS, COPIES
     if quick:
         settings, seeds, epochs, copies = QUICK, 1, 1, 1
-        images = fewer(images, QUICK_IMAGES)
-    asked = [(folder, setting, images, seed, epochs, copies) for seed in range(seeds) for setting in settings]
+        images = images.first(QUICK_IMAGES)
+    shared = (folder, images, epochs, copies)
+    asked = [(setting, seed) for seed in range(seeds) for setting in settings]
     if min(len(images.train), len(images.test) * copies) < BATCH:
         raise ImageError(f"{data}: needs {BATCH} images to train on and to test on; it has {len(images.test)} of these")
     for given in asked:
-        finished(*given)
-    rows = [trained(*given) for given in asked] if quick else in_processes(trained, asked)
-    write_outcome(folder, rows, tables(rows), claims(rows, folder, tested=not quick))
+        finished(*shared, *given)
+    rows = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
+    write_outcome(folder, rows, tables(rows), claims(rows, folder), tested=not quick)
     draw_accuracies(rows, folder / "figures" / "accuracy.png")
     draw_moved(settings, folder)
     draw_components(settings, folder)
     return rows
 
 
-def fewer(images: LabelledImages, count: int) -> LabelledImages:
-    """The first images only."""
-    return LabelledImages(
-        *(images.name, images.train[:count], images.train_labels[:count]),
-        *(images.test[:count], images.test_labels[:count]),
-    )
-
-
 def trained(
-    folder: Path, setting: Setting, images: LabelledImages, seed: int, epochs: int, copies: int
+    folder: Path, images: LabelledImages, epochs: int, copies: int, setting: Setting, seed: int
 ) -> dict[str, Any]:
     """The row of a network, from the folder or trained now; beside it theta and some moved images."""
-    given = (folder, setting, images, seed, epochs, copies)
+    given = (folder, images, epochs, copies, setting, seed)
     known = finished(*given)
     if known is not None:
         return known
@@ -113,14 +105,14 @@ def trained(
 
 
 def finished(
-    folder: Path, setting: Setting, images: LabelledImages, seed: int, epochs: int, copies: int
+    folder: Path, images: LabelledImages, epochs: int, copies: int, setting: Setting, seed: int
 ) -> dict[str, Any] | None:
     """The row of a network that the folder holds.
 
     Raises:
         ConfigError: it holds one that was trained on something else.
     """
-    path, asked = _asked(folder, setting, images, seed, epochs, copies)
+    path, asked = _asked(folder, images, epochs, copies, setting, seed)
     if not path.is_file():
         return None
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -130,7 +122,7 @@ def finished(
 
 
 def _asked(
-    folder: Path, setting: Setting, images: LabelledImages, seed: int, epochs: int, copies: int
+    folder: Path, images: LabelledImages, epochs: int, copies: int, setting: Setting, seed: int
 ) -> tuple[Path, dict[str, Any]]:
     """A network's file, and all that decides what it holds."""
     about = {
@@ -183,14 +175,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean() - half), float(array.mean() + half)
 
 
-def claims(rows: list[dict[str, Any]], folder: Path, tested: bool = True) -> list[Claim]:
-    """What the paper says of its layers; without a verdict where nothing is tested."""
-    found = judged(rows, folder)
-    return found if tested else [dataclasses.replace(claim, holds=None) for claim in found]
-
-
-def judged(rows: list[dict[str, Any]], folder: Path) -> list[Claim]:
-    """Each claim by the rows."""
+def claims(rows: list[dict[str, Any]], folder: Path) -> list[Claim]:
+    """What the paper says of its layers."""
 
     def of(name: str, distortion: str, layer: str, kinds: Sequence[str] = ("cnn",), rate: float = RATE) -> list[float]:
         return [
@@ -216,8 +202,8 @@ def judged(rows: list[dict[str, Any]], folder: Path) -> list[Claim]:
         better("cpab: a CPAB layer helps", ".980/.989 against .918/.952", "cpab", "cpab", "none", both),
         better("rts: affine is ahead of CPAB", ".986/.992 against .980/.982", "rts", "affine", "cpab", both),
         better("cpab: CPAB is ahead of affine", ".980/.989 against .964/.974", "cpab", "cpab", "affine", both),
-        _best(rows, "rts", ".996, the best of its seven", of, accuracy),
-        _best(rows, "cpab", ".993, the best of its seven", of, accuracy),
+        _best("rts", ".996, the best of its seven", of, accuracy),
+        _best("cpab", ".993, the best of its seven", of, accuracy),
         _localisation(of),
         Claim(
             "on digits that are not distorted the layers help a little",
@@ -231,7 +217,7 @@ def judged(rows: list[dict[str, Any]], folder: Path) -> list[Claim]:
     ]
 
 
-def _best(rows: list[dict[str, Any]], distortion: str, paper: str, of: Any, accuracy: Any) -> Claim:
+def _best(distortion: str, paper: str, of: Any, accuracy: Any) -> Claim:
     values = {layer: found for layer in LAYERS if (found := of("accuracy", distortion, layer))}
     holds = None
     if len(values) == len(LAYERS):
@@ -287,11 +273,9 @@ def _sensitive(of: Any) -> Claim:
 
 
 def _translation(rows: list[dict[str, Any]], folder: Path) -> Claim:
-    setting = Setting("rts", "cpab", "cnn")
-    present = any(
-        row["distortion"] == "rts" and row["layer"] == "cpab" and row["localisation"] == "cnn" for row in rows
-    )
-    share = translation_in_components(outputs(folder, setting)) if present else None
+    wanted = {"distortion": "rts", "layer": "cpab", "localisation": "cnn"}
+    present = any(wanted.items() <= row.items() for row in rows)
+    share = translation_in_components(outputs(folder, Setting("rts", "cpab", "cnn"))) if present else None
     return Claim(
         "the first two principal components of theta capture the maps' translation",
         "Fig. 6C, faces (LFW)",

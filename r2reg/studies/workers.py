@@ -12,16 +12,18 @@ from typing import Any
 
 from r2reg.threads import processors
 
+_shared: tuple[Any, ...] = ()  # in a worker: what all its tasks begin with
 
-def in_processes(task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """task(*arguments) of each, in order; the first error ends it all.
+
+def in_processes(task: Callable[..., Any], shared: tuple[Any, ...], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """task(*shared, *given) of each of the arguments, in order; the first error ends it all.
 
     Args:
-        task: a function of a module, which imports what it needs.
+        task: a function of a module, which imports what it needs. shared: sent to each process once.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processors(), mp_context=context, initializer=_start) as pool:
-        waiting = [pool.submit(task, *given) for given in arguments]
+    with ProcessPoolExecutor(processors(), mp_context=context, initializer=_start, initargs=(shared,)) as pool:
+        waiting = [pool.submit(_call, task, given) for given in arguments]
         try:
             for future in as_completed(waiting):
                 future.result()
@@ -33,9 +35,15 @@ def in_processes(task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]])
         return [future.result() for future in waiting]
 
 
-def _start() -> None:
+def _call(task: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+    return task(*_shared, *given)
+
+
+def _start(shared: tuple[Any, ...]) -> None:
     from r2reg.startup import start_backend
 
+    global _shared
+    _shared = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     start_backend("cpu", 1, False, 0)

@@ -21,14 +21,15 @@ def note(path):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    in_processes(note, [("{path}",)] * 5)
+    in_processes(note, ("{path}",), [()] * 5)
 """
 
 
 def test_results_are_in_order_and_an_error_ends_it():
-    assert in_processes(divmod, [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
+    assert in_processes(divmod, (), [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
+    assert in_processes(divmod, (7,), [(2,), (4,)]) == [(3, 1), (1, 3)]
     with pytest.raises(ZeroDivisionError):
-        in_processes(divmod, [(1, 0)])
+        in_processes(divmod, (1,), [(0,)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
