@@ -87,7 +87,7 @@ def test_rehearsals_are_on_the_grids_that_will_be_used(monkeypatch):
     shapes = []
     monkeypatch.setattr(backend, "compiles", lambda: True)
     monkeypatch.setattr(unfolding, "rehearse", lambda still: shapes.append(tuple(still.shape[1:-1])))
-    monkeypatch.setattr(refinement, "_run_level", lambda phi, *_: (shapes.append(phi.shape) or phi, 0))
+    monkeypatch.setattr(refinement, "_run_level", lambda start, *_: (shapes.append(start.grid.shape) or start.phi, 0))
     grid = Grid((8, 16, 32), np.array([[0, 0, 1.0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
     for task in rehearsals(grid, RegisterConfig(refine="default")):
         task()
