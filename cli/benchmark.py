@@ -52,7 +52,8 @@ def benchmark(
     """Register the pairs of a table by several methods and compare them.
 
     PAIRS is a CSV with columns moving and fixed, and labels, masks and points of each where there are any. REPORT gets
-    results.csv (a row per pair and method), labels.csv, table1 (Markdown, CSV, LaTeX), statistics.json and report.html.
+    results.csv (a row per pair and method), labels.csv, table1 (Markdown, CSV, LaTeX), statistics.json, report.html and
+    its figures as SVG.
     """
     from r2reg.evaluation.benchmark import benchmark as run_benchmark
     from r2reg.evaluation.comparison import summarise

@@ -65,7 +65,7 @@ def _read_csv(path: Path) -> pandas.DataFrame:
 
 
 def summarise(folder: Path | str, baseline: str, margin: float) -> tuple[str, dict[str, Any]]:
-    """Write table1.md, .csv and .tex, statistics.json and report.html beside results.csv.
+    """Write table1.md, .csv and .tex, statistics.json, report.html and figures/ beside results.csv.
 
     Args:
         baseline: the method that the text compares the others with.

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2reg import __version__
+from r2reg.io.files import atomic_path
 from r2reg.report import figures, page
 
 if TYPE_CHECKING:
     import pandas
 
 PAGE, TEMPLATE = "report.html", "benchmark.html.j2"
+FIGURES = "figures"  # a folder of the page's figures as files, for a paper
 TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]  # names of the columns, rows
 PLANES = ("axial", "coronal", "sagittal", "image")
 
@@ -31,7 +33,7 @@ def write_page(
     summary: Sequence[str],
     notes: str,
 ) -> Path:
-    """Write the page.
+    """Write the page, and its figures as SVG files beside it.
 
     Args:
         frame: a row per pair and method; labels: a row per pair, method and label.
@@ -46,9 +48,12 @@ def write_page(
     for column, (title, _, _) in scores.items():
         values = {str(m): runs[column].dropna().tolist() for m, runs in done.groupby("method", sort=False)}
         if any(values.values()):
-            plots[title] = figures.box_plot({m: v for m, v in values.items() if v}, title)
+            plots[column] = figures.box_plot({m: v for m, v in values.items() if v}, title)
     first = next(iter(scores))
     title, _, more = scores[first]
+    time_plot = figures.time_against(done, first, title) if done["seconds"].notna().any() else ""
+    label_plot = figures.label_plot(labels) if len(labels) else ""
+    write_figures(folder / FIGURES, plots | {"time": time_plot, "labels": label_plot})
     return page.write_page(
         folder / PAGE,
         TEMPLATE,
@@ -57,14 +62,25 @@ def write_page(
         tables=tables,
         every=every,
         score=title,
-        plots=plots,
-        time_plot=figures.time_against(done, first, title) if done["seconds"].notna().any() else "",
-        label_plot=figures.label_plot(labels) if len(labels) else "",
+        plots={scores[column][0]: plot for column, plot in plots.items()},
+        time_plot=time_plot,
+        label_plot=label_plot,
         cases=cases(done, first, pictures, lower_is_better=more is False),
         environment=json.loads((folder / "environment.json").read_text(encoding="utf-8")),
         failed=frame[frame["status"] != "done"][["id", "method", "reason"]].to_dict("records"),
         notes=notes,
     )
+
+
+def write_figures(folder: Path, drawn: Mapping[str, str]) -> None:
+    """Each figure that there is as NAME.svg, instead of those of an earlier page."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        old.unlink()
+    for name, svg in drawn.items():
+        if svg:
+            with atomic_path(folder / f"{name}.svg") as path:
+                path.write_text(svg + "\n", encoding="utf-8")
 
 
 def cases(

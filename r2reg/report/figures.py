@@ -44,7 +44,7 @@ def _svg(figure: Any, title: str) -> str:
 
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "r2reg"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title})
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title})
     text = buffer.getvalue()
     start = text.index("<svg")
     return f'<svg role="img" aria-label="{title}"{text[start + len("<svg") :]}'

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas
@@ -69,6 +70,13 @@ def test_what_it_says(page):
     median = re.search(r"<b>syn</b>, median case, pair (\w+): Dice ([\d.]+)", text)
     assert median.groups() == ("p0", "0.700")
     assert text.count("data:image/png") == 3 * 4  # fixed, moved, overlay of two cases of two methods
+
+
+def test_figures_are_files_as_well(page):
+    """For a paper: drawings of their own, of what there are figures of."""
+    drawn = {path.name: ElementTree.parse(path).getroot() for path in (page.parent / "figures").iterdir()}
+    assert drawn.keys() == {f"{name}.svg" for name in ("dice_mean", "hd95_mm", "lncc", "sdlogj", "time", "labels")}
+    assert all(root.tag == "{http://www.w3.org/2000/svg}svg" for root in drawn.values())
 
 
 @pytest.mark.slow
