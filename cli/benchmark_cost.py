@@ -25,8 +25,8 @@ def benchmark_cost(
 
     DIR gets cost.csv, which a rerun completes, and cost.md, the table with the paper's figures beside ours.
     """
-    from r2reg.config import check_choice
     from r2reg.evaluation.cost import METHODS, measure_all, report
+    from r2reg.settings import check_choice
 
     for method in methods:
         check_choice("method", method, tuple(METHODS))

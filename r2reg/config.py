@@ -1,16 +1,33 @@
-"""Frozen, keyword-only settings that reject unknown keys and name the known ones."""
+"""What networks, trainings and registrations can be set to: frozen, keyword-only, unknown keys rejected."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal
 
 from r2reg.errors import ConfigError
+from r2reg.settings import (
+    Settings,
+    check_choice,
+    check_count,
+    check_device,
+    check_list,
+    check_not_negative,
+    check_positive,
+    check_seed,
+)
 
 NetworkName = Literal[
-    "svf-r2net", "nsvf-r2net", "ms-svf-r2net", "ms-nsvf-r2net", "vm-diff", "ms-vm-diff", "affine-cpab"
+    "svf-r2net",
+    "nsvf-r2net",
+    "ms-svf-r2net",
+    "ms-nsvf-r2net",
+    "pyramid-nsvf-r2net",
+    "vm-diff",
+    "ms-vm-diff",
+    "affine-cpab",
 ]
 Branch = Literal["chunk", "coarse"]  # of a multi-scale network
 Velocity = Literal["prob", "nokl", "gauss", "multi", "nonprob", "nonprob-gauss"]
@@ -30,48 +47,15 @@ Augment = Literal["affine", "warp", "flip", "resolution", "bias", "intensity", "
 SMOOTHED: tuple[Velocity, ...] = ("gauss", "multi", "nonprob-gauss")
 
 
-class Settings:
-    """Mixin of the settings classes: dict round trip with checked keys."""
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from plain values, such as a JSON object; lists become tuples.
-
-        Raises:
-            ConfigError: an unknown key (the known ones are named), or a value outside its choices.
-        """
-        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(known)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that `from_dict` reads back and JSON holds."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise ConfigError unless value is one of the Literal's or tuple's choices."""
-    allowed = get_args(choices) or tuple(choices)
-    if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}. Received: {name}={value!r}")
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise ConfigError unless value is a finite number above 0."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise ConfigError(f"{name} must be a positive number. Received: {name}={value!r}")
-
-
-R2NET_DEFAULTS = {"velocity": "nonprob", "velocity_size": "full", "integrator": "residual"}
+R2NET_DEFAULTS = {"velocity": "nonprob", "velocity_size": "full", "integrator": "residual", "blocks": 7}
 # Diffeomorphic VoxelMorph as published (Dalca et al. 2018): scaling and squaring of a sampled velocity at half size.
-VM_DIFF_DEFAULTS = {"velocity": "prob", "velocity_size": "half", "integrator": "scaling_squaring"}
-NETWORK_DEFAULTS: dict[str, dict[str, str]] = {
+VM_DIFF_DEFAULTS = {"velocity": "prob", "velocity_size": "half", "integrator": "scaling_squaring", "blocks": 7}
+NETWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "svf-r2net": R2NET_DEFAULTS,
     "nsvf-r2net": R2NET_DEFAULTS,
     "ms-svf-r2net": R2NET_DEFAULTS,
     "ms-nsvf-r2net": R2NET_DEFAULTS,
+    "pyramid-nsvf-r2net": {"velocity": "nonprob", "velocity_size": "half", "integrator": "flow", "blocks": 2},
     "vm-diff": VM_DIFF_DEFAULTS,
     "ms-vm-diff": VM_DIFF_DEFAULTS | {"velocity_size": "full"},
     "affine-cpab": R2NET_DEFAULTS | {"integrator": "cpab"},
@@ -96,6 +80,8 @@ class NetworkConfig(Settings):
     sharing `overlap` voxels or more (the paper's 2 left seams, 8 do not), and the `downsampling` factor of the coarse
     branch.
 
+    pyramid-nsvf-r2net has an R2Net on each level, whose `blocks` they are; see `networks.pyramid`.
+
     affine-cpab (Detlefsen et al. 2018) has no velocity at each voxel: it predicts the few parameters of an affine and
     a CPAB map over `boxes` along each axis, and knows of the rest only `encoder`, `ndim` and `spacing`.
     """
@@ -108,7 +94,7 @@ class NetworkConfig(Settings):
     encoder: tuple[int, ...] = (16, 32, 32, 32)
     decoder: tuple[int, ...] = (32, 32, 32, 32, 16, 16, 3)
     up_filters: int = 8
-    blocks: int = 7
+    blocks: int = None  # type: ignore[assignment]
     residual_scale: float = 0.5
     spectral_norm: SpectralNorm = "operator"
     integrator: Integrator = None  # type: ignore[assignment]
@@ -138,6 +124,11 @@ class NetworkConfig(Settings):
             raise ConfigError(
                 "the network affine-cpab has the integrator cpab, and no other has. "
                 f"Received: network={self.network!r}, integrator={self.integrator!r}"
+            )
+        if self.pyramid and (self.integrator == "residual" or self.velocity != "nonprob"):
+            raise ConfigError(
+                f"{self.network} composes flows: its integrator is flow or scaling_squaring, its velocity nonprob. "
+                f"Received: integrator={self.integrator!r}, velocity={self.velocity!r}"
             )
         if self.network.startswith("ms-") and self.velocity_size == "half":
             raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
@@ -171,6 +162,11 @@ class NetworkConfig(Settings):
     def parametric(self) -> bool:
         """Whether the map has few parameters, in place of a velocity at each voxel."""
         return self.network == "affine-cpab"
+
+    @property
+    def pyramid(self) -> bool:
+        """Whether each level estimates a velocity, from the images as the coarser levels align them."""
+        return self.network.startswith("pyramid-")
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -383,38 +379,6 @@ def check_weights(weights: dict[str, float]) -> None:
         check_choice("weights", name, LOSS_PARTS)
         if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
             raise ConfigError(f"a weight is a number of at least 0. Received: weights {name}={value!r}")
-
-
-def check_not_negative(name: str, value: Any) -> None:
-    """Raise ConfigError unless value is a finite number of at least 0."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{name} must be a number of at least 0. Received: {name}={value!r}")
-
-
-def check_list(name: str, value: Any) -> None:
-    """Raise ConfigError unless value is a non-empty tuple."""
-    if not isinstance(value, tuple) or not value:
-        raise ConfigError(f"{name} must be a list of numbers. Received: {name}={value!r}")
-
-
-def check_seed(value: Any) -> None:
-    """Raise ConfigError unless every random generator takes the seed."""
-    check_count("seed", value, least=0)
-    if value >= 2**32:
-        raise ConfigError(f"seed must be below 2^32. Received: seed={value}")
-
-
-def check_device(value: str) -> None:
-    """Raise ConfigError unless value is auto, cpu, gpu or gpu:K."""
-    kind, _, number = value.partition(":")
-    if kind not in ("auto", "cpu", "gpu") or (":" in value and not (kind == "gpu" and number.isdigit())):
-        raise ConfigError(f"device must be auto, cpu, gpu or gpu:K. Received: device={value!r}")
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raise ConfigError unless value is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}. Received: {name}={value!r}")
 
 
 RefinePreset = Literal["none", "fast", "default", "best"]

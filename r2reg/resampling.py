@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from r2reg.config import check_choice
 from r2reg.errors import ImageError, TransformError
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Transform, inverse_displacement
 from r2reg.io import itk
 from r2reg.io.images import Volume
+from r2reg.settings import check_choice
 
 SITK_NAMES = {
     "linear": "sitkLinear",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "__init__",
     "errors",
+    "settings",
     "config",
     "threads",
     "startup",

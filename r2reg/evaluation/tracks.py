@@ -143,9 +143,9 @@ def refinement_states(
     from r2reg.flow.warp import compose
     from r2reg.registration.deformation import terms
     from r2reg.registration.network import predict
-    from r2reg.registration.refinement import MapOnGrid, carry_displacement, levels_for, refine
+    from r2reg.registration.refinement import carry_displacement, levels_for, refine
 
-    start = MapOnGrid(predict(model, images), images.grid)
+    start = predict(model, images)
     network = start.phi.displacement
     states = [followed([network], where)[0]]
 

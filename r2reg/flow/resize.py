@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from r2reg.flow import backend
 from r2reg.flow.smooth import axis_neighbours
 
 Tensor = Any
@@ -21,6 +22,11 @@ def enlarge(field: Tensor, factor: int = 2) -> Tensor:
     Returns:
         (N, *factor S, C).
     """
+    return _enlarged(field, factor=factor)
+
+
+@backend.accelerate("factor")
+def _enlarged(field: Tensor, *, factor: int) -> Tensor:
     for axis in range(len(field.shape) - 2):
         before, after = axis_neighbours(field, axis)
         parts = []

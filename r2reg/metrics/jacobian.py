@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from r2reg.config import check_choice
 from r2reg.errors import GeometryError
 from r2reg.flow.reference import full_jacobian_determinant, slabs
 from r2reg.geometry.transforms import Displacement
+from r2reg.settings import check_choice
 
 MEASURES = ("determinant", "log", "rotation", "stretch")
 

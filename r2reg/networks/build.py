@@ -12,49 +12,14 @@ from keras import layers
 from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
 from r2reg.flow import backend
-from r2reg.flow.integrate import integrate
-from r2reg.flow.resize import enlarge
+from r2reg.networks.fields import EnlargeField, integrator
+from r2reg.networks.pyramid import pyramid_flow
 from r2reg.networks.r2net import velocities
 from r2reg.networks.transformer import parametric_network
 from r2reg.networks.velocity import initial_velocities
 
 Tensor = Any
-
-
-class Integrate(layers.Layer):
-    """From the velocities to the displacement u = phi - id, by one of the integrators."""
-
-    def __init__(self, integrator: str, scheme: str, substeps: int, squarings: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.settings: dict[str, Any] = {
-            "integrator": integrator,
-            "scheme": scheme,
-            "substeps": substeps,
-            "squarings": squarings,
-        }
-
-    def call(self, velocities: list[Tensor]) -> Tensor:
-        return integrate(velocities, **self.settings)
-
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
-        return input_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self.settings}
-
-
-class EnlargeField(layers.Layer):
-    """Vectors in voxels, on the grid of `factor` times the size and in that grid's voxels."""
-
-    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, field: Tensor) -> Tensor:
-        return self.factor * enlarge(field, self.factor)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "factor": self.factor}
+MEAN_VELOCITY = "mean_velocity"  # the layer of a pyramid that sees its velocities
 
 
 class MeanOfFields(keras.initializers.Initializer):
@@ -96,6 +61,8 @@ def build_network(
     with backend.dtype_policy("float32"):
         if config.parametric:
             return parametric_network(config, shape, inverse)
+        if config.pyramid:
+            return _pyramid_network(config, shape, inverse, mixed)
         return _merging_network(config, shape, inverse) if config.two_phase else _network(config, shape, inverse, mixed)
 
 
@@ -120,12 +87,32 @@ def _network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed
             u = EnlargeField()(u) if half else u
             return crop(u) if half and padded else u
 
-        found = _integrated(
-            velocity.value, config, inverse and scale == 1, to_full_size, "" if scale == 1 else f"_{scale}"
-        )
+        v0, suffix = velocity.value, "" if scale == 1 else f"_{scale}"
+        steps = _velocities(v0, config)
+        found = {"velocity": v0} | _integrated(steps, config, inverse and scale == 1, to_full_size, suffix)
         if velocity.mean is not None:
             found |= {"mean": velocity.mean, "log_variance": velocity.log_variance}
         outputs |= found if scale == 1 else {f"{name}_{scale}": value for name, value in found.items()}
+    return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
+
+
+def _pyramid_network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed: bool) -> keras.Model:
+    """A pyramid; its "velocity" is the mean over time."""
+    moving = keras.Input((*shape, 1), name="moving")
+    fixed = keras.Input((*shape, 1), name="fixed")
+    half = config.velocity_size == "half"
+    extra = [-n % config.stride for n in shape]
+    pad, crop = (make(extra, config.ndim) if any(extra) else lambda x: x for make in (_pad, _crop))
+    found = pyramid_flow(pad(moving), pad(fixed), config, mixed)
+    steps = found.velocities if half else [crop(v) for v in found.velocities]
+
+    def finish(displacement: Tensor) -> Tensor:
+        return crop(EnlargeField()(displacement) if half else displacement)
+
+    outputs = {"velocity": layers.Average(name=MEAN_VELOCITY)(steps), "displacement": finish(found.displacement)}
+    if inverse:
+        back = integrator(config, "integrate_back")([layers.Rescaling(-1.0)(v) for v in reversed(steps)])
+        outputs["inverse"] = crop(EnlargeField()(back)) if half else back
     return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
 
 
@@ -142,7 +129,7 @@ def _merging_network(config: NetworkConfig, shape: tuple[int, ...], inverse: boo
     convolution = layers.Conv2D if ndim == 2 else layers.Conv3D
     merge = convolution(ndim, 3, padding="same", use_bias=False, kernel_initializer=MeanOfFields(), name="merge")
     v0 = merge(layers.Concatenate(name="velocities")([fine, enlarged]))
-    outputs = _integrated(v0, config, inverse, lambda u: u)
+    outputs = {"velocity": v0} | _integrated(_velocities(v0, config), config, inverse, lambda u: u)
     return keras.Model([fine, coarse], outputs, name=config.network.replace("-", "_"))
 
 
@@ -159,15 +146,14 @@ def _crop(extra: Sequence[int], ndim: int) -> keras.Layer:
 
 
 def _integrated(
-    v0: Tensor, config: NetworkConfig, inverse: bool, finish: Callable[[Tensor], Tensor], suffix: str = ""
+    steps: list[Tensor], config: NetworkConfig, inverse: bool, finish: Callable[[Tensor], Tensor], suffix: str = ""
 ) -> dict[str, Tensor]:
-    """The outputs that follow from an initial velocity."""
-    steps = _velocities(v0, config)
+    """The outputs that follow from the velocities."""
 
     def displacement(fields: list[Tensor], name: str) -> Tensor:
-        return finish(Integrate(config.integrator, config.scheme, config.substeps, config.squarings, name=name)(fields))
+        return finish(integrator(config, name)(fields))
 
-    outputs = {"velocity": v0, "displacement": displacement(steps, f"integrate{suffix}")}
+    outputs = {"displacement": displacement(steps, f"integrate{suffix}")}
     if inverse:
         outputs["inverse"] = displacement([layers.Rescaling(-1.0)(v) for v in reversed(steps)], "integrate_back")
     return outputs
@@ -182,7 +168,8 @@ def _velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
 
 def velocity_model(model: keras.Model) -> keras.Model:
     """The same network up to the integrator: from [moving, fixed] to the list of velocities."""
-    return keras.Model(model.inputs, model.get_layer("integrate").input)
+    pyramid = any(layer.name == MEAN_VELOCITY for layer in model.layers)
+    return keras.Model(model.inputs, model.get_layer(MEAN_VELOCITY if pyramid else "integrate").input)
 
 
 def block_model(model: keras.Model, config: NetworkConfig) -> keras.Model:

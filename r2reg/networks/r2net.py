@@ -40,14 +40,17 @@ class ResidualBlock(layers.Layer):
         return {**super().get_config(), "ndim": self.ndim, "scale": self.scale, "norm": self.norm}
 
 
-def velocities(v0: Tensor, config: NetworkConfig) -> list[Tensor]:
+def velocities(v0: Tensor, config: NetworkConfig, suffix: str = "") -> list[Tensor]:
     """The velocities that the integrator takes, from v0.
 
     NSVF: the state after each block, a field that varies with time. SVF: one block, whose weights all steps share;
     `residual` applies it N times to the state, the others integrate its output on v0 as a stationary field: `flow`
     in as many steps as there are blocks.
+
+    Args:
+        suffix: of the blocks' names.
     """
-    make = lambda name: ResidualBlock(config.ndim, config.residual_scale, config.spectral_norm, name=name)  # noqa: E731
+    make = lambda name: ResidualBlock(config.ndim, config.residual_scale, config.spectral_norm, name=name + suffix)  # noqa: E731
     if not config.stationary:
         states = [v0]
         for k in range(config.blocks):

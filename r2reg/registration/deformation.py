@@ -250,11 +250,10 @@ def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
 
 def _from_network(model: SavedModel, full: Grid, aligned: Aligned) -> tuple[MapOnGrid, dict[str, str]]:
     from r2reg.registration.network import network_grid, predict
-    from r2reg.registration.refinement import MapOnGrid
 
     images = aligned.images_on(network_grid(model, full))
     name = {"name": model.folder.resolve().name, "sha256": model.sha256}
-    return MapOnGrid(predict(model, images), images.grid), name
+    return predict(model, images), name
 
 
 def _none(grid: Grid) -> Deformation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from r2reg.networks.build import velocity_model
 from r2reg.networks.saving import SavedModel
 from r2reg.networks.transformer import pair_family
 from r2reg.registration.parametric import diffeomorphism
-from r2reg.registration.refinement import LevelImages
+from r2reg.registration.refinement import LevelImages, MapOnGrid
 
 Tensor = Any
 log = logging.getLogger(__name__)
@@ -45,11 +46,11 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
     return fixed.canonical().with_spacing(model.network.spacing)
 
 
-def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
-    """The map of a pair with its inverse, in voxels of the images' grid.
+def predict(model: SavedModel, images: LevelImages) -> MapOnGrid:
+    """The map of a pair with its inverse, on the images' grid; a flow of half size on that of its velocities.
 
-    `flow` at full size is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and
-    sampled here; what the others give is taken as it is and carries no such bound.
+    `flow` is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and sampled here; what
+    the others give is taken as it is and carries no such bound.
 
     Args:
         images: the pair on the network's grid.
@@ -58,14 +59,22 @@ def predict(model: SavedModel, images: LevelImages) -> Diffeomorphism:
     inputs = network_inputs(model, *(ops.convert_to_numpy(image) for image in (images.moving, images.fixed)))
     if model.network.parametric:
         theta = ops.convert_to_numpy(forward_pass(network, inputs)["theta"])
-        return diffeomorphism(pair_family(model.network), theta, images.grid.shape)
-    if model.network.integrator != "flow" or model.network.velocity_size == "half":
+        return MapOnGrid(diffeomorphism(pair_family(model.network), theta, images.grid.shape), images.grid)
+    if model.network.integrator != "flow":
         displacement = forward_pass(network, inputs)["displacement"]
-        return Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan))
+        return MapOnGrid(Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan)), images.grid)
     velocities = forward_pass(velocity_model(network), inputs)
     if model.network.stationary:
         velocities = [velocities[0]] * len(velocities)
-    return integrate_safely(velocities, model.network.scheme, model.network.substeps)
+    phi = integrate_safely(velocities, model.network.scheme, model.network.substeps)
+    return MapOnGrid(phi, images.grid if model.network.velocity_size == "full" else half_size(images.grid, phi.shape))
+
+
+def half_size(grid: Grid, shape: Sequence[int]) -> Grid:
+    """The grid whose voxel i covers the voxels 2 i and 2 i + 1 of another along each axis, of a shape."""
+    doubled = np.diag([*[2.0] * grid.ndim, 1.0])
+    doubled[:-1, -1] = 0.5
+    return Grid(tuple(shape), grid.affine @ doubled)
 
 
 def integrate_safely(velocities: list[Tensor], scheme: str, substeps: int) -> Diffeomorphism:

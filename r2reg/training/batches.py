@@ -29,7 +29,8 @@ class Batches:
     """Makes training and validation batches of a dataset.
 
     A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S, C) uint8, the
-    shares of the dataset's C trained classes, 255 a whole voxel, where labels are wanted; mask (N, *S, 1) float32, the
+    shares of the dataset's C trained classes, 255 a whole voxel, where labels are wanted, in training on a grid of
+    `label_shape`; mask (N, *S, 1) float32, the
     fixed image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or
     _domain: data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole
     grid.
@@ -65,8 +66,14 @@ class Batches:
     def training(self, step: int) -> Batch:
         """The batch of a training step, 0-based; the same whenever and wherever it is made."""
         rng = np.random.default_rng([self.config.seed, step, 1])
-        pairs = self.pairs(step)
-        return self._stack([self._pair(*pair, rng, self.config.uses_labels, self.config.augment) for pair in pairs])
+        shape = self.label_shape if self.config.uses_labels else None
+        return self._stack([self._pair(*pair, rng, shape, self.config.augment) for pair in self.pairs(step)])
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The grid on which the loss compares classes: half of the images' where the velocity is estimated there."""
+        halves = self.config.model.velocity_size == "half" and not any(n % 2 for n in self.dataset.shape)
+        return tuple(n // 2 for n in self.dataset.shape) if halves else self.dataset.shape
 
     def validation(self, number: int) -> Batch:
         """The batch of one validation pair, with labels where both images have them."""
@@ -74,21 +81,27 @@ class Batches:
         rng = np.random.default_rng([self.config.seed, VALIDATION_STREAM, number])
         items = self.dataset.items
         labelled = items[moving].labels is not None and items[fixed].labels is not None
+        shape = self.dataset.shape if labelled else None
         # Two images of one map of shapes differ by their warps alone.
         augment = self.config.augment if self.config.synthesis == "shapes" else ()
-        return self._stack([self._pair(moving, fixed, rng, labelled, augment)])
+        return self._stack([self._pair(moving, fixed, rng, shape, augment)])
 
     def _stack(self, pairs: list[Batch]) -> Batch:
         batch = {name: np.stack([pair[name] for pair in pairs]) for name in pairs[0]}
         return batch | self.branches(batch["moving"], batch["fixed"]) if self.branches else batch
 
     def _pair(
-        self, moving: int, fixed: int, rng: np.random.Generator, labelled: bool, augment: tuple[Augment, ...] = ()
+        self,
+        moving: int,
+        fixed: int,
+        rng: np.random.Generator,
+        label_shape: tuple[int, ...] | None,
+        augment: tuple[Augment, ...],
     ) -> Batch:
         dataset, painted = self.dataset, self.config.synthesis != "none"
         arrays: Batch = {}
         for role, item in (("moving", dataset.items[moving]), ("fixed", dataset.items[fixed])):
-            if painted or labelled:
+            if painted or label_shape:
                 arrays[f"{role}_labels"] = compact(np.asarray(item.load("labels")), dataset.label_ids)
             if not painted:
                 arrays[role] = np.array(item.load("image"))
@@ -99,9 +112,9 @@ class Batches:
         change = draw_augmentation(rng, augment, dataset.spacing)
         arrays = augmented(arrays, change, dataset.label_ids, dataset.shape, dataset.spacing, paints)
         pair: Batch = {name: arrays[name][..., None] for name in ("moving", "fixed", "mask") if name in arrays}
-        if labelled:
+        if label_shape:
             for name in ("moving_labels", "fixed_labels"):
-                pair[name] = class_shares(arrays[name], dataset.classes, dataset.shape)
+                pair[name] = class_shares(arrays[name], dataset.classes, label_shape)
         pair = self.view(pair, rng)
         if self.config.loss_weights["flow_consistency_data"] > 0:
             pair["data_points"] = _points_of_data(pair["fixed"][..., 0], rng)

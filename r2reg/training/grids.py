@@ -14,6 +14,7 @@ from r2reg.resampling import resample
 
 MARGIN_MM = 15.0  # kept around the painted head of the reference, for heads that are larger
 MOST_PARTS = 2  # along an axis, into which labels divide a voxel of the training grid
+MOST_VOXELS = 3_000_000  # of such labels: beyond, making a pair takes longer than learning from it
 
 
 def training_grid(
@@ -78,10 +79,12 @@ def finer(grid: Grid, parts: Sequence[int]) -> Grid:
 def label_grid(labels: Grid, grid: Grid) -> Grid:
     """Where labels are kept for a training grid: on voxels up to MOST_PARTS times as fine, where the map is as fine.
 
-    A voxel of the training grid then holds shares of several classes, as it does in the anatomy.
+    A voxel of the training grid then holds shares of several classes, as it does in the anatomy. A grid that would take
+    more than MOST_VOXELS is the training grid itself.
     """
     along = np.linalg.norm(np.linalg.inv(labels.affine[:-1, :-1]) @ grid.affine[:-1, :-1], axis=0)
-    return finer(grid, np.clip(np.floor(along + 1e-3), 1, MOST_PARTS).astype(int).tolist())
+    parts = np.clip(np.floor(along + 1e-3), 1, MOST_PARTS).astype(int)
+    return finer(grid, parts.tolist()) if np.prod(parts * grid.shape) <= MOST_VOXELS else grid
 
 
 def block_means(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -94,13 +94,17 @@ def name_counts(config: TrainConfig, name: str) -> bool:
 
 
 def dice_loss(batch: dict[str, Tensor], displacement: Tensor) -> Tensor:
-    """1 - mean soft Dice of the linearly warped shares of the classes, background left out."""
+    """1 - mean soft Dice of the linearly warped shares of the classes, background left out; on the classes' grid."""
     from keras import ops
 
+    from r2reg.flow.resize import shrink
     from r2reg.flow.warp import warp
     from r2reg.losses.overlap import soft_dice
 
     fixed, moving = (ops.cast(batch[f"{role}_labels"], displacement.dtype) / 255 for role in ("fixed", "moving"))
+    factor = displacement.shape[1] // fixed.shape[1]
+    if factor > 1:
+        displacement = shrink(displacement, factor) / factor
     return soft_dice(fixed, warp(moving, displacement))
 
 

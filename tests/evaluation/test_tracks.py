@@ -248,7 +248,7 @@ def test_the_refinement_ends_where_it_is_said_to(trained, pairs):
     config, model = RegisterConfig(init="none", similarity="mse"), load_model(trained)
     aligned = align_pair(read_pair(*(pairs.parent / f"image{k}.nii.gz" for k in (0, 1))), config)
     images = aligned.images_on(network_grid(model, aligned.pair.fixed.grid))
-    start = refinement.MapOnGrid(predict(model, images), images.grid)
+    start = predict(model, images)
     full, levels = aligned.pair.fixed.grid.canonical(), (refinement.Level(2, 3), refinement.Level(1, 4))
     seen = []
     found = refinement.refine(terms(aligned, config), full, levels, start, observe=seen.append)

@@ -63,8 +63,8 @@ def test_its_weights_fit_every_shape_and_the_map_is_registered(tmp_path):
     images = LevelImages(Grid((21, 30), np.eye(3)), fixed, moving)
     found = predict(model, images)
     expected = model.build((21, 30))([moving, fixed])["displacement"]
-    np.testing.assert_allclose(ops.convert_to_numpy(found.displacement), ops.convert_to_numpy(expected), atol=1e-4)
-    assert found.certificate.holds
+    np.testing.assert_allclose(ops.convert_to_numpy(found.phi.displacement), ops.convert_to_numpy(expected), atol=1e-4)
+    assert found.phi.certificate.holds
     assert inspect_model(tmp_path)["norms"] == []
     with pytest.raises(ModelError, match="integrates exactly"):
         inspect_model(tmp_path, converges=True)

@@ -93,6 +93,11 @@ def test_shares_of_classes():
     shares = class_shares(index, np.array([0, 2, 0, 1]), (1, 2))
     np.testing.assert_array_equal(shares, [[[0, 191], [63, 0]]])  # of 255; class 2 of the index is not counted
     np.testing.assert_array_equal(main_class(shares), [[2, 0]])
+    solid = np.random.default_rng(0).integers(0, 4, (4, 6, 8))
+    found = class_shares(solid, np.array([0, 2, 0, 1]), (2, 2, 8))
+    for place, number in ((3, 1), (1, 2)):
+        counted = (solid == place).reshape(2, 2, 2, 3, 8).sum(axis=(1, 3))
+        np.testing.assert_array_equal(found[..., number - 1], counted * 255 // 6)
     whole = class_shares(index, np.arange(4), index.shape)
     np.testing.assert_array_equal(main_class(whole), index)
     assert whole.max() == 255

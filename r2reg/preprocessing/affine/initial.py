@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from r2reg.config import check_choice
 from r2reg.errors import ImageError, RegistrationError
 from r2reg.geometry.grid import Array, Grid
 from r2reg.geometry.transforms import Affine
@@ -26,6 +25,7 @@ from r2reg.preprocessing.affine.starts import (
     views_overlap,
 )
 from r2reg.preprocessing.intensity import normalise
+from r2reg.settings import check_choice
 
 log = logging.getLogger("r2reg.preprocessing")
 

@@ -1,0 +1,140 @@
+"""A pyramid of R2Nets: velocities estimated coarse to fine, from the pair as the flow found so far aligns it.
+
+The features of both images come from one encoder. On each level moving's are carried along by the flow of the coarser
+levels, compared with fixed's at each voxel and its neighbours, and a small network estimates what is left as the
+initial velocity of residual blocks. The whole map is one flow of a time-varying velocity, the finest level's first: phi
+of the coarser levels acts after it.
+
+Source: residual blocks and flow of Joshi & Hong 2023; pyramid, warped features and correlation as in optical flow
+(Sun et al. 2018, PWC-Net) and its followers in registration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from r2reg.config import NetworkConfig
+from r2reg.flow import backend
+from r2reg.losses.windows import hold_edges
+from r2reg.networks.fields import Compose, EnlargeField, Warp, integrator
+from r2reg.networks.r2net import velocities
+from r2reg.networks.unet import convolution, velocity_head
+
+Tensor = Any
+
+
+class Correlation(layers.Layer):
+    """[fixed, moving] features (N, *S, C) -> (N, *S, 1 + 2 d): how alike fixed's voxels and moving's are.
+
+    A channel is the mean over C of the products with moving's features: in place, then one voxel down and one up along
+    each axis; beyond the border the edge holds.
+    """
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return _products(inputs[0], hold_edges(inputs[1], 1))
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return (*input_shape[0][:-1], 2 * len(input_shape[0]) - 3)
+
+
+@backend.accelerate()
+def _products(fixed: Tensor, near: Tensor) -> Tensor:
+    shape = fixed.shape[1:-1]
+    here = [1] * len(shape)
+    found = []
+    for starts in [here, *([*here[:axis], k, *here[axis + 1 :]] for axis in range(len(shape)) for k in (0, 2))]:
+        part = near[(slice(None), *(slice(start, start + n) for start, n in zip(starts, shape, strict=True)))]
+        found.append(ops.mean(fixed * part, axis=-1))
+    return ops.stack(found, axis=-1)
+
+
+@dataclass(frozen=True)
+class PyramidFlow:
+    """What the levels come to, on the finest level's grid and in its voxels.
+
+    Attributes:
+        velocities: (N, *S, d) each, of the whole flow in the order of time.
+        displacement: (N, *S, d) of the levels' flows, composed; the flow itself but for interpolation.
+    """
+
+    velocities: list[Tensor]
+    displacement: Tensor
+
+
+def pyramid_flow(moving: Tensor, fixed: Tensor, config: NetworkConfig, mixed: bool = False) -> PyramidFlow:
+    """The flow of a pair.
+
+    Args:
+        moving, fixed: (N, *S, 1), S divisible by 2^levels.
+        mixed: convolutions compute in half precision.
+    """
+    ndim, levels = config.ndim, len(config.encoder)
+    finest = 1 if config.velocity_size == "half" else 0
+    used = range(levels, finest - 1, -1)
+    encoder = _encoder(tuple(moving.shape[1:]), config, mixed)
+    of_moving, of_fixed = encoder(moving), encoder(fixed)
+    displacement = context = None
+    found: list[Tensor] = []
+    for level in used:
+        carried = of_moving[level - finest]
+        still = of_fixed[level - finest]
+        if displacement is not None:
+            displacement = EnlargeField()(displacement)
+            # The encoder learns from fixed's features, which are its own as well: the gradient of a warp in what it
+            # carries is a scatter, a quarter of a step's time on a CPU.
+            carried = Warp(name=f"carried{level}")([ops.stop_gradient(carried), displacement])
+        seen = [still, carried, Correlation(name=f"correlation{level}")([still, carried])]
+        with backend.dtype_policy(_policy(mixed)):
+            if context is not None:
+                seen.append(_up(context, config, f"up{level}"))
+            context = layers.Concatenate(name=f"seen{level}")(seen)
+            filters = config.decoder[levels - level] if level else config.decoder[-2]
+            for part in "ab":
+                context = convolution(context, filters, ndim, f"estimate{level}{part}")
+        # Halved as in the R2Nets; and at first all levels learn to move by millimetres at one pace.
+        first = layers.Rescaling(0.5 ** (level - finest + 1), name=f"pace{level}")
+        own = velocities(first(velocity_head(context, config, f"flow{level}")), config, f"_{level}")
+        step = integrator(config, f"integrate{level}")(own)
+        displacement = step if displacement is None else Compose(name=f"compose{level}")([displacement, step])
+        # Each level has its share of unit time, in which its velocity goes as far as it would alone in all of it.
+        speed = layers.Rescaling(float(len(used)), name=f"share{level}")
+        enlarged = EnlargeField(2 ** (level - finest), name=f"enlarge{level}")
+        unique = {id(v): enlarged(speed(v)) for v in own}
+        found = [unique[id(v)] for v in own] + found
+    return PyramidFlow(found, displacement)
+
+
+def _policy(mixed: bool) -> str:
+    return "mixed_float16" if mixed else "float32"
+
+
+def _encoder(shape: tuple[int, ...], config: NetworkConfig, mixed: bool) -> keras.Model:
+    """One image -> its features on each level from the finest on, of mean 0 and variance 1 over the image.
+
+    So neither the contrast's strength nor the black around the anatomy scales what is compared.
+    """
+    with backend.dtype_policy(_policy(mixed)):
+        image = keras.Input(shape)
+        x, features = image, []
+        if config.velocity_size == "full":
+            x = _standard(convolution(x, config.encoder[0], config.ndim, "full"), "full_norm")
+            features.append(x)
+        for level, filters in enumerate(config.encoder, start=1):
+            x = _standard(convolution(x, filters, config.ndim, f"down{level}", stride=2), f"down{level}_norm")
+            features.append(x)
+    return keras.Model(image, features, name="encoder")
+
+
+def _standard(x: Tensor, name: str) -> Tensor:
+    """Instance normalisation."""
+    return layers.GroupNormalization(groups=-1, epsilon=1e-5, name=name)(x)
+
+
+def _up(context: Tensor, config: NetworkConfig, name: str) -> Tensor:
+    """What the coarser level came to know, on this one's grid."""
+    layer = layers.Conv2DTranspose if config.ndim == 2 else layers.Conv3DTranspose
+    return layer(config.up_filters, 3, strides=2, padding="same", name=name)(context)

@@ -1,0 +1,130 @@
+"""The pyramid: what it compares, how its levels compose, that it learns, and how it is registered with."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from r2reg.config import NetworkConfig, TrainConfig
+from r2reg.errors import ConfigError
+from r2reg.flow.integrate import flow
+from r2reg.flow.smooth import gaussian
+from r2reg.flow.warp import compose
+from r2reg.geometry.grid import Grid
+from r2reg.networks.build import build_network, velocity_model
+from r2reg.networks.pyramid import Correlation
+from r2reg.networks.saving import load_model, save_model
+from r2reg.registration.network import predict
+from r2reg.registration.refinement import LevelImages
+from r2reg.training.trainer import make_trainer
+
+pytestmark = pytest.mark.backends
+SMALL = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2}
+
+
+def small_config(**changes):
+    ndim = changes.get("ndim", 2)
+    return NetworkConfig(
+        **{**SMALL, "network": "pyramid-nsvf-r2net", "spacing": (2.0,) * ndim, "ndim": ndim, **changes}
+    )
+
+
+def awake(model, scale=0.3, seed=0):
+    """Weights as after training: the first ones of the velocities are too small to move anything."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if layer.name.startswith("flow"):
+            layer.set_weights([rng.normal(scale=scale, size=w.shape) for w in layer.get_weights()])
+    return model
+
+
+def pair(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(size=(1, *shape, 1)).astype("float32") for _ in range(2)]
+
+
+@pytest.mark.parametrize("size", ["full", "half"])
+@pytest.mark.parametrize("shape", [(13, 10), (9, 10, 7)])
+def test_any_shape(size, shape):
+    config = small_config(velocity_size=size, ndim=len(shape))
+    model = awake(build_network(config, shape, inverse=True))
+    out = model(pair(shape))
+    padded = tuple(-(-n // 4) * 2 for n in shape)
+    assert tuple(out["velocity"].shape[1:-1]) == {"full": shape, "half": padded}[size]
+    assert tuple(out["displacement"].shape) == tuple(out["inverse"].shape) == (1, *shape, len(shape))
+    displacement = ops.convert_to_numpy(out["displacement"])
+    assert np.isfinite(displacement).all()
+    assert np.abs(displacement).max() > 0.01
+    assert len(velocity_model(model).outputs) == config.blocks * {"full": 3, "half": 2}[size]
+
+
+def test_correlation_is_the_mean_product_with_each_neighbour():
+    rng = np.random.default_rng(0)
+    fixed, moving = rng.normal(size=(2, 1, 5, 6, 4)).astype("float32")
+    found = ops.convert_to_numpy(Correlation()([ops.convert_to_tensor(fixed), ops.convert_to_tensor(moving)]))
+    near = np.pad(moving, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
+    starts = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    expected = [(fixed * near[:, a : a + 5, b : b + 6]).mean(axis=-1) for a, b in starts]
+    np.testing.assert_allclose(found, np.stack(expected, axis=-1), atol=1e-5)
+
+
+def test_the_coarse_level_acts_after_the_fine_one():
+    """Moving's features were carried by the coarse flow when the fine one was estimated: phi = coarse o fine."""
+    shape = (16, 20)
+    model = awake(build_network(small_config(velocity_size="full"), shape))
+    images = [gaussian(ops.convert_to_tensor(image), sigma=2.0) for image in pair(shape)]
+    steps = velocity_model(model)(images)
+    levels = [flow([v / 3 for v in steps[k : k + 2]]) for k in (0, 2, 4)]  # the finest first
+    expected = compose(compose(levels[2], levels[1]), levels[0])
+    other = compose(levels[0], compose(levels[1], levels[2]))
+    # As the network composes it, coarse levels on their own grids, and as a flow.
+    for found, share in ((model(images)["displacement"], 0.5), (flow(steps), 0.1)):
+        away, away_from_other = (np.abs(ops.convert_to_numpy(found - u)).mean() for u in (expected, other))
+        assert away_from_other > 0.05
+        assert away < share * away_from_other
+
+
+def test_the_strength_of_a_contrast_does_not_matter():
+    shape = (16, 20)
+    model = awake(build_network(small_config(), shape))
+    moving, fixed = pair(shape)
+    found = [ops.convert_to_numpy(model([moving, image])["displacement"]) for image in (fixed, 0.5 * fixed)]
+    np.testing.assert_allclose(*found, atol=0.01 * np.abs(found[0]).max())
+
+
+def test_it_learns_where_a_blob_has_gone():
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 24)] * 2, indexing="ij"), axis=-1)
+    rng = np.random.default_rng(0)
+
+    def blobs(count):
+        centres = rng.uniform(0.35, 0.65, (count, 1, 1, 2))
+        return np.exp(-40 * ((x - centres) ** 2).sum(-1))[..., None].astype("float32")
+
+    config = TrainConfig(model=small_config(), learning_rate=3e-3)
+    trainer = make_trainer(build_network(config.model, (24, 24)), config)
+    losses = [
+        float(trainer.train_on_batch({"moving": blobs(8), "fixed": blobs(8)}, return_dict=True)["similarity"])
+        for _ in range(120)
+    ]
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:10])
+
+
+@pytest.mark.parametrize("network", ["pyramid-nsvf-r2net", "nsvf-r2net"])
+def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
+    config = small_config(network=network, velocity_size="half", integrator="flow")
+    save_model(tmp_path, awake(build_network(config, (16, 12)), 0.05), config, {})
+    model = load_model(tmp_path)
+    grid = Grid((22, 30), np.diag([2.0, 2, 1]))
+    moving, fixed = (ops.convert_to_tensor(image) for image in pair(grid.shape))
+    found = predict(model, LevelImages(grid, fixed, moving))
+    assert found.phi.certificate.holds
+    np.testing.assert_allclose(found.grid.spacing, 4)
+    expected = ops.convert_to_numpy(model.build(grid.shape)([moving, fixed])["displacement"])
+    assert np.abs(expected).max() > 0.05
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found.on(grid).phi.displacement), expected, atol=0.05 * np.abs(expected).max()
+    )
+
+
+def test_levels_compose_flows_only():
+    with pytest.raises(ConfigError, match="its integrator is flow or scaling_squaring"):
+        small_config(integrator="residual")
