@@ -9,10 +9,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from keras import ops
 
 from r2reg.training.batches import Batches, Prefetch
 from r2reg.training.dataset import make_dataset, read_table
 from r2reg.training.synthesis import main_class
+from r2reg.training.trainer import dice_loss
 
 
 @pytest.fixture
@@ -45,6 +47,26 @@ def test_shapes_and_types(make_batches):
     }
     assert set(make_batches().training(0)) == {"moving", "fixed"}
     assert np.unique(main_class(make_batches().validation(0)["fixed_labels"])).tolist() == [0, 1, 2]
+
+
+def test_classes_are_compared_where_a_velocity_of_half_size_is(make_batches, small_config):
+    half = replace(small_config().model, velocity_size="half", integrator="flow")
+    batches = make_batches(similarity="dice", model=half)
+    shares = batches.training(0)["fixed_labels"]
+    assert shares.shape == (1, 8, 8, 8, 2)
+    assert len(np.unique(shares)) > 3  # voxels of several classes
+    assert batches.validation(0)["fixed_labels"].shape == (1, 16, 16, 16, 2)
+
+    whole, still = make_batches(similarity="dice").training(0), np.zeros((1, 16, 16, 16, 3), np.float32)
+    coarse = {name: ops.convert_to_tensor(value) for name, value in batches.training(0).items()}
+    moved = np.broadcast_to(np.float32([2, 0, 0]), still.shape)  # voxels of the images
+    rolled = whole | {"moving_labels": np.roll(whole["moving_labels"], -2, axis=1)}
+    found, expected = (
+        float(dice_loss(batch, ops.convert_to_tensor(field)))
+        for batch, field in ((coarse, moved), ({k: ops.convert_to_tensor(v) for k, v in rolled.items()}, still))
+    )
+    assert found == pytest.approx(expected, abs=0.08)  # mixed voxels are less sure of themselves
+    assert abs(float(dice_loss(coarse, ops.convert_to_tensor(still))) - expected) > 0.08
 
 
 def test_masks_are_the_fixed_images_and_ones_where_there_is_none(cohort, make_batches, tmp_path):
