@@ -96,3 +96,22 @@ def test_accumulated_steps_are_one_of_the_larger_batch():
     largest = np.abs(moved[0]).max()
     assert largest > 1e-5
     np.testing.assert_allclose(moved[0], moved[1], atol=0.02 * largest)
+
+
+def test_a_pyramid_learns_where_a_blob_has_gone():
+    keras.utils.set_random_seed(0)
+    x = np.stack(np.meshgrid(*[np.linspace(0, 1, 24)] * 2, indexing="ij"), axis=-1)
+    rng = np.random.default_rng(0)
+
+    def blobs(count):
+        centres = rng.uniform(0.35, 0.65, (count, 1, 1, 2))
+        return np.exp(-40 * ((x - centres) ** 2).sum(-1))[..., None].astype("float32")
+
+    network = NetworkConfig(network="pyramid-nsvf-r2net", ndim=2, spacing=(2.0, 2.0), blocks=1, **SMALL)
+    config = TrainConfig(model=network, learning_rate=3e-3)
+    trainer = make_trainer(build_network(config.model, (24, 24)), config)
+    losses = [
+        float(trainer.train_on_batch({"moving": blobs(8), "fixed": blobs(8)}, return_dict=True)["similarity"])
+        for _ in range(120)
+    ]
+    assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:10])
