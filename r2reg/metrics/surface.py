@@ -64,19 +64,26 @@ def hausdorff(a: np.ndarray, b: np.ndarray, spacing: Sequence[float] | np.ndarra
     """
     from scipy.spatial import KDTree
 
-    points = [_surface(mask) * np.asarray(spacing) for mask in (a, b)]
-    there, back = (KDTree(others, balanced_tree=False).query(asking)[0] for others, asking in (points, points[::-1]))
-    return float(max(np.percentile(distances, percentile) for distances in (there, back)))
+    surfaces = _surface(a), _surface(b)
+
+    def directed(asking: np.ndarray, others: np.ndarray) -> float:
+        # Most of two surfaces that fit is common to both, at distance 0.
+        found = np.zeros(np.count_nonzero(asking))
+        alone, points = (np.argwhere(mask) * np.asarray(spacing) for mask in (asking & ~others, others))
+        found[: len(alone)] = KDTree(points, balanced_tree=False).query(alone)[0]
+        return float(np.percentile(found, percentile))
+
+    return max(directed(*surfaces), directed(*surfaces[::-1]))
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """(N, d) indices of a mask's voxels that have a face on the background; outside of the array is background."""
+    """A mask's voxels that have a face on the background; outside of the array is background."""
     padded = np.pad(mask, 1)
     inner = padded.copy()
     for axis in range(mask.ndim):
         # The roll wraps around only at the border, which is empty.
         inner &= np.roll(padded, 1, axis) & np.roll(padded, -1, axis)
-    return np.argwhere(padded & ~inner) - 1
+    return (padded & ~inner)[(slice(1, -1),) * mask.ndim]
 
 
 def _boxes(labels: np.ndarray) -> dict[int, Box]:
