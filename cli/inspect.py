@@ -55,6 +55,8 @@ def inspect(
         raise click.UsageError("give both --moving and --fixed, or neither")
     if not tracks and (moving or output):
         raise click.UsageError("--moving, --fixed and --output belong to --tracks; add it")
+    if moving is None and (refine, init) != ("default", "affine"):
+        raise click.UsageError("--refine and --init register a pair: give --moving and --fixed")
     from r2reg.config import RegisterConfig
     from r2reg.evaluation.inspection import inspect_model
     from r2reg.released import find_model

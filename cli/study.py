@@ -35,9 +35,12 @@ def study(name: str, output: Path, quick: bool, data: Path | None) -> None:
     import importlib
 
     from r2reg.startup import start_backend
+    from r2reg.studies.outcome import check_no_full_study
 
     if data is not None and name == "spiral":
         raise click.UsageError("--data: the spiral study draws its own points; leave it out")
+    if quick:
+        check_no_full_study(output)
     start_backend("cpu", 0, False, 0)
     given = {} if data is None else {"data": data}
     importlib.import_module(f"r2reg.studies.{STUDIES[name]}").run(output, quick, **given)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2reg.errors import OutputError
 from r2reg.evaluation.processes import environment
 from r2reg.io.files import atomic_path
 from r2reg.io.tables import write_table
@@ -51,6 +52,17 @@ def write_outcome(
     write_text(folder / "table.md", "\n\n".join([*parts, "\n".join(verdicts)]) + "\n")
     write_text(folder / "claims.json", json.dumps([dataclasses.asdict(c) for c in claims], indent=2) + "\n")
     write_text(folder / "environment.json", json.dumps(environment(0), indent=2) + "\n")
+
+
+def check_no_full_study(folder: Path) -> None:
+    """A quick run's tables must not replace those of hours.
+
+    Raises:
+        OutputError: claims have been judged there.
+    """
+    path = folder / "claims.json"
+    if path.is_file() and any(claim["holds"] is not None for claim in json.loads(path.read_text(encoding="utf-8"))):
+        raise OutputError(f"{folder}: holds a full study; give another folder for the quick one (-o)")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -282,6 +282,7 @@ def test_errors_are_one_line(trained, tmp_path):
     [
         (["--tracks", "--moving", "a.nii.gz"], "give both --moving and --fixed"),
         (["-o", "out"], "belong to --tracks"),
+        (["--tracks", "--refine", "fast"], "--refine and --init register a pair"),
     ],
 )
 def test_options_that_do_not_fit(arguments, words):

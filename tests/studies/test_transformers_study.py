@@ -125,3 +125,11 @@ def test_few_values_are_told_apart_only_where_none_overlaps():
     assert told_apart([3, 4, np.nan], [0, 1, 2]) is None
     low, high = transformers.interval([0.9, 0.91, 0.92])
     assert (round(low, 4), round(high, 4)) == (0.8852, 0.9348)  # mean +- 4.303 sd / sqrt(3)
+
+
+def test_a_quick_study_does_not_replace_a_full_one(tmp_path):
+    (tmp_path / "claims.json").write_text('[{"claim": "a", "paper": "b", "ours": "c", "holds": false}]')
+    done = CliRunner().invoke(study, ["transformers", "--quick", "-o", str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.output.endswith("holds a full study; give another folder for the quick one (-o)\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "claims.json"]
