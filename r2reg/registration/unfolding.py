@@ -72,7 +72,7 @@ def unfold_with_inverse(
         before, left = left, float(np.count_nonzero(missed))
         if not 0 < left < before:
             break
-        displacement, certificate = relax_near(displacement, certificate, missed, INVERSE_STEPS)
+        displacement, certificate = unfold(*relax_near(displacement, certificate, missed, INVERSE_STEPS))
         exact = invert(displacement, exact, INVERSE_TOLERANCE)[0]
         inverse = spread_interpolation_error(exact)
     return displacement, inverse, certificate
