@@ -5,8 +5,11 @@ levels, compared with fixed's at each voxel and its neighbours, and a small netw
 initial velocity of residual blocks. The whole map is one flow of a time-varying velocity, the finest level's first: phi
 of the coarser levels acts after it.
 
+On level k a voxel stands for a block of 2^k voxels of the image along each axis and lies in its middle: for features,
+which convolutions of even width halve and double, as for displacements.
+
 Source: residual blocks and flow of Joshi & Hong 2023; pyramid, warped features and correlation as in optical flow
-(Sun et al. 2018, PWC-Net) and its followers in registration.
+(Sun et al. 2018, PWC-Net).
 """
 
 from __future__ import annotations
@@ -25,6 +28,35 @@ from r2reg.networks.r2net import velocities
 from r2reg.networks.unet import convolution, velocity_head
 
 Tensor = Any
+LEAST_WEIGHT = 1e-6  # of a voxel in `Standardise`, so that a black image has statistics
+
+
+class Standardise(layers.Layer):
+    """[x (N, *S, C), weights (N, *S, 1) >= 0] -> x of weighted mean 0 and mean square 1, per channel and image.
+
+    With the image as weights neither the contrast's strength nor the black around the anatomy scales x.
+
+    Args:
+        centre: whether the mean is taken away first.
+    """
+
+    def __init__(self, centre: bool = True, **kwargs: Any) -> None:
+        super().__init__(dtype="float32", **kwargs)
+        self.centre = centre
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        x, weights = inputs[0], ops.relu(inputs[1]) + LEAST_WEIGHT
+        axes = tuple(range(1, len(x.shape) - 1))
+        weights = weights / ops.sum(weights, axis=axes, keepdims=True)
+        if self.centre:
+            x = x - ops.sum(weights * x, axis=axes, keepdims=True)
+        return x * ops.rsqrt(ops.sum(weights * x * x, axis=axes, keepdims=True) + 1e-5)
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        return input_shape[0]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "centre": self.centre}
 
 
 class Correlation(layers.Layer):
@@ -103,8 +135,7 @@ def pyramid_flow(moving: Tensor, fixed: Tensor, config: NetworkConfig, mixed: bo
         # Each level has its share of unit time, in which its velocity goes as far as it would alone in all of it.
         speed = layers.Rescaling(float(len(used)), name=f"share{level}")
         enlarged = EnlargeField(2 ** (level - finest), name=f"enlarge{level}")
-        unique = {id(v): enlarged(speed(v)) for v in own}
-        found = [unique[id(v)] for v in own] + found
+        found = [enlarged(speed(v)) for v in own] + found
     return PyramidFlow(found, displacement)
 
 
@@ -113,28 +144,24 @@ def _policy(mixed: bool) -> str:
 
 
 def _encoder(shape: tuple[int, ...], config: NetworkConfig, mixed: bool) -> keras.Model:
-    """One image -> its features on each level from the finest on, of mean 0 and variance 1 over the image.
-
-    So neither the contrast's strength nor the black around the anatomy scales what is compared.
-    """
+    """One image -> its features on each level from the finest on, standardised over the image's bright parts."""
+    halve = (layers.AveragePooling2D if config.ndim == 2 else layers.AveragePooling3D)(2)
     with backend.dtype_policy(_policy(mixed)):
-        image = keras.Input(shape)
-        x, features = image, []
+        image = weights = keras.Input(shape)
+        x, features = Standardise(centre=False, name="image_norm")([image, image]), []
         if config.velocity_size == "full":
-            x = _standard(convolution(x, config.encoder[0], config.ndim, "full"), "full_norm")
+            x = convolution(x, config.encoder[0], config.ndim, "full")
+            x = Standardise(name="full_norm")([x, weights])
             features.append(x)
         for level, filters in enumerate(config.encoder, start=1):
-            x = _standard(convolution(x, filters, config.ndim, f"down{level}", stride=2), f"down{level}_norm")
+            weights = halve(weights)
+            x = convolution(x, filters, config.ndim, f"down{level}", stride=2, width=4)
+            x = Standardise(name=f"down{level}_norm")([x, weights])
             features.append(x)
     return keras.Model(image, features, name="encoder")
-
-
-def _standard(x: Tensor, name: str) -> Tensor:
-    """Instance normalisation."""
-    return layers.GroupNormalization(groups=-1, epsilon=1e-5, name=name)(x)
 
 
 def _up(context: Tensor, config: NetworkConfig, name: str) -> Tensor:
     """What the coarser level came to know, on this one's grid."""
     layer = layers.Conv2DTranspose if config.ndim == 2 else layers.Conv3DTranspose
-    return layer(config.up_filters, 3, strides=2, padding="same", name=name)(context)
+    return layer(config.up_filters, 4, strides=2, padding="same", name=name)(context)

@@ -16,10 +16,10 @@ FLOW_SIGMA = 1e-5  # standard deviation of the flow layer's first weights: train
 LOG_VARIANCE_SIGMA, FIRST_LOG_VARIANCE = 1e-10, -10.0  # of the variance's layer: weights and bias
 
 
-def convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1) -> Tensor:
-    """A convolution of width 3 and its LeakyReLU."""
+def convolution(x: Tensor, filters: int, ndim: int, name: str, stride: int = 1, width: int = 3) -> Tensor:
+    """A convolution and its LeakyReLU."""
     layer = layers.Conv2D if ndim == 2 else layers.Conv3D
-    x = layer(filters, 3, strides=stride, padding="same", kernel_initializer="he_normal", name=name)(x)
+    x = layer(filters, width, strides=stride, padding="same", kernel_initializer="he_normal", name=name)(x)
     return layers.LeakyReLU(negative_slope=SLOPE, name=f"{name}_act")(x)
 
 

@@ -9,7 +9,7 @@ from r2reg.config import NetworkConfig
 from r2reg.errors import ConfigError
 from r2reg.flow.integrate import flow
 from r2reg.flow.smooth import gaussian
-from r2reg.flow.warp import compose
+from r2reg.flow.warp import compose, warp
 from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network, velocity_model
 from r2reg.networks.pyramid import Correlation
@@ -36,6 +36,9 @@ def small_config(**changes):
 def awake(model, scale=0.3, seed=0):
     """Weights as after training: the first ones of the velocities are too small to move anything."""
     rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        if weight.name == "bias":
+            weight.assign(rng.normal(scale=0.1, size=weight.shape))
     for layer in model.layers:
         if layer.name.startswith("flow"):
             layer.set_weights([rng.normal(scale=scale, size=w.shape) for w in layer.get_weights()])
@@ -86,6 +89,69 @@ def test_the_coarse_level_acts_after_the_fine_one():
         away, away_from_other = (np.abs(ops.convert_to_numpy(found - u)).mean() for u in (expected, other))
         assert away_from_other > 0.05
         assert away < share * away_from_other
+
+
+def smooth_pair(shape, black=0):
+    """Two images alike, of which the outer voxels are black."""
+    images = [ops.convert_to_numpy(gaussian(ops.convert_to_tensor(image), sigma=2.0)) for image in pair(shape)]
+    return [np.pad(image, [(0, 0), *[(black, black)] * len(shape), (0, 0)]) for image in images]
+
+
+def test_the_black_around_does_not_matter():
+    found = []
+    for black in (16, 32):
+        keras.utils.set_random_seed(0)
+        shape = (16 + 2 * black, 20 + 2 * black)
+        model = awake(build_network(small_config(velocity_size="full"), shape), 0.05)
+        displacement = ops.convert_to_numpy(model(smooth_pair((16, 20), black))["displacement"])
+        found.append(displacement[0, black:-black, black:-black])
+    assert np.abs(found[0]).max() > 0.05
+    np.testing.assert_allclose(*found, atol=0.02 * np.abs(found[0]).max())
+
+
+def test_features_lie_in_the_middle_of_their_blocks():
+    """Seen in a mirror, by convolutions that are their own mirror image, they are mirrored."""
+    config = small_config(velocity_size="full")
+    encoder = awake(build_network(config, (16, 24))).get_layer("encoder")
+    for weight in encoder.trainable_weights:
+        if weight.name == "kernel":
+            kernel = ops.convert_to_numpy(weight)
+            weight.assign(kernel + kernel[::-1] + kernel[:, ::-1] + kernel[::-1, ::-1])
+    image = pair((16, 24))[0]
+    there, mirrored = encoder(image), encoder(image[:, ::-1, ::-1].copy())
+    for a, b in zip(there, mirrored, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(a)[:, ::-1, ::-1], ops.convert_to_numpy(b), atol=1e-3)
+
+
+def test_moving_is_carried_by_what_the_coarser_levels_found():
+    shape = (32, 40)
+    model = awake(build_network(small_config(), shape), scale=1.0)
+    images = smooth_pair(shape)
+    carried = model.get_layer("carried1")
+    seen = keras.Model(model.inputs, [*carried.input, carried.output, *velocity_model(model).outputs])
+    features, displacement, moved, *velocities = map(ops.convert_to_numpy, seen(images))
+    coarse = ops.convert_to_numpy(flow([ops.convert_to_tensor(v / 2) for v in velocities[2:]]))  # after level 1's two
+    assert np.abs(coarse).max() > 0.1
+    assert np.abs(displacement - coarse).mean() < 0.3 * np.abs(coarse).mean()
+    np.testing.assert_allclose(moved, ops.convert_to_numpy(warp(features, displacement)), atol=1e-5)
+    assert np.abs(moved - features).mean() > 0.01
+
+
+def test_velocity_is_the_mean_over_time():
+    model = awake(build_network(small_config(), (16, 20)))
+    images = pair((16, 20))
+    steps = [ops.convert_to_numpy(v) for v in velocity_model(model)(images)]
+    np.testing.assert_allclose(ops.convert_to_numpy(model(images)["velocity"]), np.mean(steps, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", ["full", "half"])
+def test_there_and_back(size):
+    model = awake(build_network(small_config(velocity_size=size), (32, 40), inverse=True), scale=0.1)
+    found = model(smooth_pair((32, 40)))
+    there, back = found["displacement"], found["inverse"]
+    moved = np.abs(ops.convert_to_numpy(there)).mean()
+    assert moved > 0.1
+    assert np.abs(ops.convert_to_numpy(compose(there, back))).mean() < 0.4 * moved
 
 
 def test_the_strength_of_a_contrast_does_not_matter():
