@@ -36,8 +36,10 @@ DEFAULTS = settings.TrainConfig().to_flat()
 
 def with_default(name: str, text: str) -> str:
     """Help with the default, which click must not know: an option not given leaves what the file says."""
-    value = DEFAULTS[name.lstrip("-").replace("-", "_")]
-    return f"{text}  [default: {value}]" if isinstance(value, (int, float, str)) else text
+    key = name.lstrip("-").replace("-", "_")
+    value = DEFAULTS[key]
+    own = "; of vm-diff, pyramid and affine-cpab their own" if key in settings.R2NET_DEFAULTS else ""
+    return f"{text}  [default: {value}{own}]" if isinstance(value, (int, float, str)) else text
 
 
 def choice(name: str, kind: Any, text: str) -> Any:
@@ -55,7 +57,8 @@ OPTIONS = [
     choice(
         "--network",
         settings.NetworkName,
-        "Stationary (svf) or time-varying (nsvf) velocity, multi-scale (ms); VoxelMorph; a map of few parameters.",
+        "Stationary (svf) or time-varying (nsvf) velocity, multi-scale (ms), coarse to fine (pyramid); VoxelMorph; a "
+        "map of few parameters.",
     ),
     choice("--velocity", settings.Velocity, "How the initial velocity is estimated."),
     choice("--velocity-size", settings.VelocitySize, "Size at which the velocity is estimated and integrated."),
@@ -203,7 +206,11 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
 @click.option("--write-config", is_flag=True, help="Print all settings as TOML and stop.")
 @click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt.")
 @click.option(
-    "--initial-weights", "initial", type=click.Path(path_type=Path), metavar="MODEL", help="A run to begin with."
+    "--initial-weights",
+    "initial",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="A run, or a model that ships, to begin with.",
 )
 @overwrite_option
 @command_options

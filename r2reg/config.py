@@ -80,7 +80,8 @@ class NetworkConfig(Settings):
     sharing `overlap` voxels or more (the paper's 2 left seams, 8 do not), and the `downsampling` factor of the coarse
     branch.
 
-    pyramid-nsvf-r2net has an R2Net on each level, whose `blocks` they are; see `networks.pyramid`.
+    pyramid-nsvf-r2net has an R2Net on each level, whose `blocks` they are; see `networks.pyramid`. Its `decoder` is
+    read as the filters of each level's two convolutions, coarsest first, that of full size being the last but one.
 
     affine-cpab (Detlefsen et al. 2018) has no velocity at each voxel: it predicts the few parameters of an affine and
     a CPAB map over `boxes` along each axis, and knows of the rest only `encoder`, `ndim` and `spacing`.

@@ -109,7 +109,10 @@ def _outputs(model: SavedModel, batches: Batches) -> Iterator[tuple[np.ndarray, 
     from r2reg.networks.build import velocity_model
 
     if model.network.velocity_size == "half":
-        raise ModelError(f"{model.folder}: integrates at half size; the convergence test compares at full size")
+        raise ModelError(
+            f"{model.folder}: integrates at half size, and the convergence test compares at full size; "
+            "train with --velocity-size full"
+        )
     network = model.build(batches.view.shape)
     both = (network, velocity_model(network))
     for part in both:

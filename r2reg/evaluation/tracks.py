@@ -99,7 +99,10 @@ def check_followed(model: SavedModel) -> None:
     if model.network.parametric:
         raise ModelError(f"{model.folder}: {model.network.network} has no blocks that carry voxels; it has no tracks")
     if model.network.velocity_size == "half":
-        raise ModelError(f"{model.folder}: integrates at half size; tracks are followed at full size only")
+        raise ModelError(
+            f"{model.folder}: integrates at half size, and tracks are followed at full size; "
+            "train with --velocity-size full"
+        )
 
 
 def pair_tracks(model: SavedModel, moving: Path, fixed: Path, config: RegisterConfig) -> Tracks:

@@ -46,9 +46,10 @@ def build_network(
     Returns:
         A model from [moving, fixed], each (N, *shape, 1) in [0, 1], or from [fine_velocity (N, *shape, d),
         coarse_velocity (N, *ceil(shape / downsampling), d)], to {"velocity": v0, "displacement": u}, each
-        (N, *shape, d) in voxels: moved(x) = moving(x + u(x)). Of a sampled velocity "mean" and "log_variance" as
-        well. Velocities are on the padded grid of half size where `velocity_size` is half, in its voxels. With more
-        than one scale, those of scale s > 1 as well, named "velocity_s" and so on, (N, *ceil(shape / s), d).
+        (N, *shape, d) in voxels: moved(x) = moving(x + u(x)); a pyramid's velocity is the mean over
+        time. Of a sampled velocity "mean" and "log_variance" as well. Velocities are on the padded grid of half size
+        where `velocity_size` is half, in its voxels. With more than one scale, those of scale s > 1 as well, named
+        "velocity_s" and so on, (N, *ceil(shape / s), d).
     Raises:
         ModelError: shape is not of the network's dimension; the inverse of a `residual` network.
     """

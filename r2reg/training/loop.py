@@ -23,7 +23,7 @@ from r2reg.training.board import Board
 from r2reg.training.card import write_card
 from r2reg.training.checkpoint import CHECKPOINT, State, identity, load_checkpoint, save_checkpoint
 from r2reg.training.dataset import Dataset, make_dataset, read_table
-from r2reg.training.folder import BOARD, CACHE, CARD, CONFIG, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
+from r2reg.training.folder import BOARD, CACHE, CARD, HISTORY, WEIGHTS, clear_run, open_run, remove_if_empty
 from r2reg.training.progress import Stop, show_progress
 from r2reg.training.validation import validate
 from r2reg.training.views import view_of
@@ -87,8 +87,7 @@ def train(
             else f"{table}: --synthesis shapes draws its own images; leave the cohort out"
         )
     rows = [] if table is None else read_table(Path(table), config)
-    if initial and not (Path(initial) / CONFIG).is_file():  # before images are prepared for it
-        raise ModelError(f"{initial}: holds no {CONFIG}; give a folder that `r2reg train` wrote")
+    first = find_model(initial) if initial else None  # before images are prepared for it
     made = first_missing(run)
     branches: tuple[Branch, ...] = get_args(Branch) if config.model.two_phase else ()
     open_run(run, *branches, resume=resume, overwrite=overwrite)
@@ -96,7 +95,7 @@ def train(
         dataset, config = make_dataset(rows, config, run / CACHE)
         start_backend(config.device, config.threads, config.deterministic, config.seed, config.devices)
         parallel = shared_among(config)
-        begin = initial_model(Path(initial), config.model) if initial else None
+        begin = initial_model(first, config.model) if first else None
     except BaseException:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
@@ -125,7 +124,7 @@ def initial_model(folder: Path, config: NetworkConfig) -> SavedModel:
     """
     from r2reg.networks.saving import load_model
 
-    saved = load_model(find_model(folder))
+    saved = load_model(folder)
     theirs, ours = saved.network.to_dict(), config.to_dict()
     different = [name for name in ours if name not in FREE_AT_START and theirs[name] != ours[name]]
     if different:

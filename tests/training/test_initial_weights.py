@@ -69,6 +69,6 @@ def test_weights_that_do_not_fit(first, cohort, small_config, tmp_path):
     other = small_config(model=NetworkConfig(network="nsvf-r2net", **SMALL), steps=1)
     with pytest.raises(ModelError, match=r"cannot begin with its weights, it has network svf-r2net in place of nsvf"):
         train(cohort, tmp_path / "run", other, initial=first)
-    with pytest.raises(ModelError, match=r"nothing: holds no config\.json"):
+    with pytest.raises(ModelError, match="nothing: is neither a folder nor a model that ships"):
         train(cohort, tmp_path / "run", other, initial=tmp_path / "nothing")
     assert not (tmp_path / "run").exists()
