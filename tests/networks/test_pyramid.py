@@ -50,7 +50,7 @@ def pair(shape, seed=0):
     return [rng.uniform(size=(1, *shape, 1)).astype("float32") for _ in range(2)]
 
 
-@pytest.mark.parametrize(("size", "shape"), [("full", (13, 10)), ("half", (13, 10)), ("half", (9, 10, 7))])
+@pytest.mark.parametrize(("size", "shape"), [("full", (13, 10)), ("full", (9, 10, 7)), ("half", (13, 10)), ("half", (9, 10, 7))])
 def test_any_shape(size, shape):
     config = small_config(velocity_size=size, ndim=len(shape))
     model = awake(build_network(config, shape, inverse=True))

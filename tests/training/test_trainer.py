@@ -98,6 +98,7 @@ def test_accumulated_steps_are_one_of_the_larger_batch():
     np.testing.assert_allclose(moved[0], moved[1], atol=0.02 * largest)
 
 
+@pytest.mark.backends
 def test_a_pyramid_learns_where_a_blob_has_gone():
     keras.utils.set_random_seed(0)
     x = np.stack(np.meshgrid(*[np.linspace(0, 1, 24)] * 2, indexing="ij"), axis=-1)
