@@ -29,14 +29,28 @@ from r2reg.resampling import resample
 from r2reg.training.synthesis import T1_JITTER, Paint, draw, paint, strip_skull, tissue
 
 SHAPE = (160, 192, 224)  # voxels of 1 mm along the map's axes: the usual crop around a brain in L, I, A
-# T2 contrast: mean grey per FreeSurfer id (left); our reading of textbook T2-weighted images: fluid brightest, grey
-# above white matter, iron-rich pallidum darkest, flow in vessels black.
-T2_MEANS = {
-    2: 0.38, 3: 0.58, 4: 0.95, 5: 0.92, 7: 0.40, 8: 0.60, 10: 0.47, 11: 0.54, 12: 0.50, 13: 0.30, 14: 0.93,
-    15: 0.93, 16: 0.43, 17: 0.60, 18: 0.59, 24: 0.95, 26: 0.55, 28: 0.42, 30: 0.20, 31: 0.75, 72: 0.92,
-    85: 0.45,
+# Mean grey per FreeSurfer id (left) beside T1's own; our reading of textbook images. T2: fluid brightest, grey above
+# white matter, iron-rich pallidum darkest, flow in vessels black. FLAIR: the same with fluid dark. CT, in a window for
+# brains: fluid dark, grey a little above white matter, all else alike.
+MEANS = {
+    "t2": {
+        2: 0.38, 3: 0.58, 4: 0.95, 5: 0.92, 7: 0.40, 8: 0.60, 10: 0.47, 11: 0.54, 12: 0.50, 13: 0.30, 14: 0.93,
+        15: 0.93, 16: 0.43, 17: 0.60, 18: 0.59, 24: 0.95, 26: 0.55, 28: 0.42, 30: 0.20, 31: 0.75, 72: 0.92,
+        85: 0.45,
+    },
+    "flair": {
+        2: 0.50, 3: 0.68, 4: 0.12, 5: 0.15, 7: 0.52, 8: 0.68, 10: 0.58, 11: 0.64, 12: 0.60, 13: 0.45, 14: 0.12,
+        15: 0.12, 16: 0.55, 17: 0.72, 18: 0.70, 24: 0.10, 26: 0.65, 28: 0.54, 30: 0.25, 31: 0.70, 72: 0.12,
+        85: 0.55,
+    },
+    "ct": {
+        2: 0.42, 3: 0.56, 4: 0.16, 5: 0.18, 7: 0.44, 8: 0.54, 10: 0.54, 11: 0.56, 12: 0.55, 13: 0.53, 14: 0.16,
+        15: 0.16, 16: 0.46, 17: 0.54, 18: 0.54, 24: 0.14, 26: 0.55, 28: 0.48, 30: 0.60, 31: 0.60, 72: 0.16,
+        85: 0.48,
+    },
 }  # fmt: skip
-CONTRASTS = {"t1": ("t1", "t1"), "t2": ("t2", "t2"), "t1-t2": ("t1", "t2")}  # fixed's, moving's
+LOOKS = ("t1", *MEANS)
+CONTRASTS = {a if a == b else f"{a}-{b}": (a, b) for a in LOOKS for b in LOOKS}  # fixed's, moving's
 ROTATION = np.deg2rad(15)  # largest angle, about a random axis
 STRETCH = 0.1  # largest scale along an axis, up or down, and largest shear
 SHIFT_MM = 15.0  # largest length
@@ -141,12 +155,13 @@ def bias_field(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
 
 
 def draw_contrast(rng: np.random.Generator, ids: Sequence[int], contrast: str) -> Paint:
-    """A recipe of a contrast; that of T2 differs from that of T1 in its class means alone."""
+    """A recipe of a contrast; the others differ from that of T1 in their class means alone."""
     recipe = draw(rng, ids, "t1")
-    jitter = rng.normal(0, T1_JITTER, len(T2_MEANS))
+    jitter = rng.normal(0, T1_JITTER, len(MEANS["t2"]))
     if contrast == "t1":
         return recipe
-    means = {key: max(mean + float(j), 0.0) for (key, mean), j in zip(T2_MEANS.items(), jitter, strict=True)}
+    greys = MEANS[contrast]
+    means = {key: max(mean + float(j), 0.0) for (key, mean), j in zip(greys.items(), jitter, strict=True)}
     return replace(recipe, means={k: means.get(tissue(k), mean) for k, mean in recipe.means.items()})
 
 
@@ -216,7 +231,7 @@ def main() -> None:
     parser.add_argument("labels", type=Path, help="folder of label maps")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-t2: fixed T1-like, moving T2-like")
+    parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-ct: fixed T1-like, moving CT-like")
     parser.add_argument("--subjects", type=number_range, metavar="A-B", help="maps A to B by name, from 1 [all]")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="voxels of 1 mm along the maps' axes")
     parser.add_argument("--seed", type=int, default=0)
