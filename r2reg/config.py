@@ -390,14 +390,17 @@ Interpolation = Literal["linear", "nearest", "bspline"]
 Format = Literal["itk", "h5", "x5", "fsl"]
 
 
+AUTO = "auto"  # a model that ships, chosen by what the images show
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegisterConfig(Settings):
     """How one pair is registered.
 
     `init` is a way to find the affine or the path of a transform file that is used as it is. `model` is a model
-    folder or none. `refine` is a preset or a number of steps at the finest level. `fill` None means moving's minimum.
-    `boxes`: of CPAB's tessellation along each axis. `formats`: of the transforms, beside ITK's files, which are
-    always written.
+    folder, the name of one that ships, auto or none. `refine` is a preset or a number of steps at the finest level.
+    `fill` None means moving's minimum. `boxes`: of CPAB's tessellation along each axis. `formats`: of the transforms,
+    beside ITK's files, which are always written.
     """
 
     init: str = "affine"

@@ -145,10 +145,10 @@ def refinement_states(
     """
     from r2reg.flow.warp import compose
     from r2reg.registration.deformation import terms
-    from r2reg.registration.network import predict
+    from r2reg.registration.network import Estimator
     from r2reg.registration.refinement import carry_displacement, levels_for, refine
 
-    start = predict(model, images)
+    start = Estimator(model, images.grid)(images)
     network = start.phi.displacement
     states = [followed([network], where)[0]]
 

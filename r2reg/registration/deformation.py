@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2reg.config import RegisterConfig
+from r2reg.config import AUTO, RegisterConfig
 from r2reg.errors import ConfigError
 from r2reg.flow.certificate import Certificate
 from r2reg.geometry.grid import Grid
@@ -25,7 +25,7 @@ from r2reg.threads import in_threads
 
 if TYPE_CHECKING:
     from r2reg.flow.families import FamilyName
-    from r2reg.networks.saving import SavedModel
+    from r2reg.registration.network import Estimator
     from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
 Tensor = Any
@@ -43,14 +43,14 @@ class Deformation:
     Attributes:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
-        model: {"name", "sha256"} of the network that took part.
+        model: {"name", "sha256", "lncc": {"affine", "network"}, "used"} of the network; LNCC on its grid.
         affine: in place of the one that it went on from, where that was changed.
     """
 
     warp: Displacement
     inverse_warp: Displacement
     certificate: Certificate
-    model: dict[str, str] | None = None
+    model: dict[str, Any] | None = None
     affine: Affine | None = None
 
 
@@ -155,7 +155,7 @@ def _on_grid(array: np.ndarray, source: Grid, target: Grid, transforms: list[Aff
     return resample(low, target, transforms, "linear", 0.0).astype(np.float32, copy=False)
 
 
-def find_deformation(aligned: Aligned, model: SavedModel | None, config: RegisterConfig, clock: Clock) -> Deformation:
+def find_deformation(aligned: Aligned, network: Estimator | None, config: RegisterConfig, clock: Clock) -> Deformation:
     """The warp that `config` asks for: from the network, refined; the identity for an affine registration."""
     grid = aligned.pair.fixed.grid
     if config.transform == "affine":
@@ -165,18 +165,18 @@ def find_deformation(aligned: Aligned, model: SavedModel | None, config: Registe
         return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_for, refine
 
-    found, name = None, None
-    if model is not None:
+    found, part = None, None
+    if network is not None:
         with clock.stage("network"):
-            found, name = _from_network(model, full, aligned)
+            found, part = _from_network(network, aligned, config.model == AUTO)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
             found = refine(terms(aligned, config), full, levels, found, log.info)
     if found is None:
-        return _none(grid)
+        return replace(_none(grid), model=part)
     with clock.stage("transform"):
-        return _on_fixed_grid(found, grid, name)
+        return _on_fixed_grid(found, grid, part)
 
 
 def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterConfig, clock: Clock) -> Deformation:
@@ -191,27 +191,30 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
         return replace(_none(grid) if found is None else _on_fixed_grid(found, grid, None), affine=affine)
 
 
-def rehearsals(grid: Grid, config: RegisterConfig) -> list[Callable[[], None]]:
+def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None) -> list[Callable[[], None]]:
     """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
     Args:
         grid: fixed's.
     Returns:
-        A step on noise per level, then the fields; none where nothing is refined or compiled.
+        The network, a step on noise per level, then the fields; none where nothing is compiled.
     """
     if config.transform != "flow":
         return []
     from r2reg.flow import backend
     from r2reg.registration.refinement import levels_for
 
-    full, levels = grid.canonical(), levels_for(config.refine)
-    if not levels or not backend.compiles():
+    if not backend.compiles():
         return []
+    first = [] if network is None else [network.rehearse]
+    full, levels = grid.canonical(), levels_for(config.refine)
+    if not levels:
+        return first
     steps = [
         functools.partial(_rehearse_level, full, config, pair)
         for pair in zip(levels[:1] + levels, levels, strict=False)
     ]
-    return [*steps, functools.partial(_rehearse_fields, grid, levels[-1].factor)]
+    return [*first, *steps, functools.partial(_rehearse_fields, grid, levels[-1].factor)]
 
 
 def _rehearse_level(full: Grid, config: RegisterConfig, levels: tuple[Level, Level]) -> None:
@@ -248,12 +251,23 @@ def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
     return found
 
 
-def _from_network(model: SavedModel, full: Grid, aligned: Aligned) -> tuple[MapOnGrid, dict[str, str]]:
-    from r2reg.registration.network import network_grid, predict
+def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
+    """The network's map, and what is said of it; none where we chose the network and it makes the pair less alike."""
+    from r2reg.registration.network import likeness
 
-    images = aligned.images_on(network_grid(model, full))
-    name = {"name": model.folder.resolve().name, "sha256": model.sha256}
-    return predict(model, images), name
+    images = aligned.images_on(network.grid)
+    found = network(images)
+    before, after = likeness(images), likeness(images, found)
+    used = after >= before or not chosen
+    model = network.model
+    name = model.folder.resolve().name
+    if after < before:
+        log.warning(
+            "%s makes the images less alike (LNCC %.3f, %.3f before): it may not know images like these; %s",
+            *(name, after, before, "its map is used" if used else "going on without it"),
+        )
+    part = {"name": name, "sha256": model.sha256, "lncc": {"affine": before, "network": after}, "used": used}
+    return found if used else None, part
 
 
 def _none(grid: Grid) -> Deformation:
@@ -261,7 +275,7 @@ def _none(grid: Grid) -> Deformation:
     return Deformation(Displacement(grid, zero), Displacement(grid, zero), Certificate())
 
 
-def _on_fixed_grid(found: MapOnGrid, grid: Grid, model: dict[str, str] | None) -> Deformation:
+def _on_fixed_grid(found: MapOnGrid, grid: Grid, model: dict[str, Any] | None) -> Deformation:
     from keras import ops
 
     from r2reg.registration.unfolding import unfold_with_inverse

@@ -1,4 +1,4 @@
-"""The network's part of a registration: velocities on a grid, integrated with as many steps as are safe."""
+"""The network's part of a registration: which model, and its velocities, integrated with as many steps as are safe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from r2reg.flow.integrate import STEP_LIMIT, backward_flow, flow, safe_substeps
 from r2reg.flow.inverse import invert
 from r2reg.flow.jacobian import lipschitz_bound
 from r2reg.flow.smooth import gaussian
+from r2reg.flow.warp import warp
 from r2reg.geometry.grid import Grid
+from r2reg.metrics import similarity
 from r2reg.metrics.deformation import deformation_metrics
 from r2reg.networks.branches import network_inputs
 from r2reg.networks.build import velocity_model
@@ -46,28 +48,60 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
     return fixed.canonical().with_spacing(model.network.spacing)
 
 
-def predict(model: SavedModel, images: LevelImages) -> MapOnGrid:
-    """The map of a pair with its inverse, on the images' grid; a flow of half size on that of its velocities.
-
-    `flow` is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and sampled here; what
-    the others give is taken as it is and carries no such bound.
+class Estimator:
+    """A model built for pairs on one grid, to estimate the map between them.
 
     Args:
-        images: the pair on the network's grid.
+        grid: see `network_grid`.
+    Raises:
+        ModelError: as `SavedModel.build`.
     """
-    network = model.build(images.grid.shape)
-    inputs = network_inputs(model, *(ops.convert_to_numpy(image) for image in (images.moving, images.fixed)))
-    if model.network.parametric:
-        theta = ops.convert_to_numpy(forward_pass(network, inputs)["theta"])
-        return MapOnGrid(diffeomorphism(pair_family(model.network), theta, images.grid.shape), images.grid)
-    if model.network.integrator != "flow":
-        displacement = forward_pass(network, inputs)["displacement"]
-        return MapOnGrid(Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan)), images.grid)
-    velocities = forward_pass(velocity_model(network), inputs)
-    if model.network.stationary:
-        velocities = [velocities[0]] * len(velocities)
-    phi = integrate_safely(velocities, model.network.scheme, model.network.substeps)
-    return MapOnGrid(phi, images.grid if model.network.velocity_size == "full" else half_size(images.grid, phi.shape))
+
+    def __init__(self, model: SavedModel, grid: Grid) -> None:
+        self.model, self.config, self.grid = model, model.network, grid
+        self._flows = self.config.integrator == "flow" and not self.config.parametric
+        network = model.build(grid.shape)
+        self._network = velocity_model(network) if self._flows else network
+
+    def rehearse(self) -> None:
+        """Have the backend compile what a pair needs, by a pass on noise; branches are built with the pair."""
+        if self.config.two_phase:
+            return
+        noise = np.random.default_rng(0).random((2, 1, *self.grid.shape, 1), dtype=np.float32)
+        outputs = self._outputs(list(noise))
+        if self._flows:
+            integrate_safely([0 * velocity for velocity in outputs], self.config.scheme, self.config.substeps)
+
+    def __call__(self, images: LevelImages) -> MapOnGrid:
+        """The map with its inverse, on the images' grid; a flow of half size on that of its velocities.
+
+        `flow` is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and sampled here;
+        what the others give is taken as it is and carries no such bound.
+        """
+        config, grid = self.config, self.grid
+        found = self._outputs([ops.convert_to_numpy(image) for image in (images.moving, images.fixed)])
+        if config.parametric:
+            theta = ops.convert_to_numpy(found["theta"])
+            return MapOnGrid(diffeomorphism(pair_family(config), theta, grid.shape), grid)
+        if not self._flows:
+            displacement = found["displacement"]
+            return MapOnGrid(Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan)), grid)
+        velocities = [found[0]] * len(found) if config.stationary else found
+        phi = integrate_safely(velocities, config.scheme, config.substeps)
+        return MapOnGrid(phi, grid if config.velocity_size == "full" else half_size(grid, phi.shape))
+
+    def _outputs(self, pair: list[np.ndarray]) -> Any:
+        return forward_pass(self._network, network_inputs(self.model, *pair))
+
+
+def likeness(images: LevelImages, found: MapOnGrid | None = None) -> float:
+    """LNCC of a pair on the network's grid, moved by a map; within fixed's mask, where there is one."""
+    moved = images.moving
+    if found is not None:
+        moved = warp(moved, found.on(images.grid).phi.displacement)
+    arrays = [ops.convert_to_numpy(image)[0, ..., 0] for image in (images.fixed, moved)]
+    mask = None if images.mask is None else ops.convert_to_numpy(images.mask)[0, ..., 0] > 0.5
+    return similarity.lncc(arrays[0], arrays[1], mask if mask is not None and mask.any() else None)
 
 
 def half_size(grid: Grid, shape: Sequence[int]) -> Grid:
@@ -110,7 +144,8 @@ def forward_pass(network: Any, inputs: list[np.ndarray]) -> Any:
     Returns:
         The outputs, tensors: a dictionary where the network has one, else a list.
     """
-    network.compile(jit_compile=backend.jit_compile())
+    if not network.compiled:
+        network.compile(jit_compile=backend.jit_compile())
     outputs = network.predict_on_batch(inputs)
     as_tensor = ops.convert_to_tensor
     if isinstance(outputs, dict):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from r2reg.config import RegisterConfig
+from r2reg.config import AUTO, RegisterConfig
 from r2reg.errors import ConfigError, RegistrationError
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.reference import full_jacobian_determinant
@@ -25,6 +25,7 @@ from r2reg.preprocessing.affine.initial import Init, check_overlap, initial_affi
 from r2reg.preprocessing.affine.pyramid import Working
 from r2reg.preprocessing.affine.starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
+from r2reg.registration.choice import suitable_model
 from r2reg.registration.clock import Clock
 from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearsals
 from r2reg.registration.pair import Pair
@@ -35,6 +36,7 @@ from r2reg.threads import cancelling_pool, short_turns
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
+    from r2reg.registration.network import Estimator
 
 
 SEARCHED = ("rigid", "affine")  # ways to find the pose that look for it everywhere
@@ -65,14 +67,15 @@ def register(
         with clock.stage("affine"):
             searching = aside.submit(find_affine, pair, config)
             start()
-            rehearsed = [aside.submit(task) for task in rehearsals(pair.fixed.grid, config)]
-            model = load_fitting_model(pair, config)
+            network = build_estimator(pair, config)
+            tasks = rehearsals(pair.fixed.grid, config, network)
+            rehearsed = [aside.submit(task) for task in tasks]
             moving, fixed = _normalise(pair, config)
             affine = searching.result()
             doubting = None if config.init in SEARCHED else aside.submit(find_doubt, pair, fixed, moving, affine)
         with clock.stage("compile"):
             wait(rehearsed[:1])  # for what comes first; the rest is compiled beside it
-        found = find_deformation(Aligned(pair, moving, fixed, affine), model, config, clock)
+        found = find_deformation(Aligned(pair, moving, fixed, affine), network, config, clock)
         doubt = {} if doubting is None else {"pose": doubting.result()}
     warp, grid = found.warp, pair.fixed.grid
     affine = found.affine or affine
@@ -205,18 +208,32 @@ def find_doubt(pair: Pair, fixed: np.ndarray, moving: np.ndarray, affine: Affine
 
 
 def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
-    """The model, checked before hours are spent on what comes before it."""
-    if config.transform != "flow" or config.model == "none":
+    """The model that is given or that suits the images, whose weights are not read yet.
+
+    Raises:
+        ModelError: it cannot be found, or not be used with these images.
+    """
+    name = suitable_model(pair) if config.model == AUTO else config.model
+    if config.transform != "flow" or name in (None, "none"):
         return None
     from r2reg.networks.saving import load_model
     from r2reg.networks.tiles import largest_view
     from r2reg.registration.network import network_grid
     from r2reg.released import find_model
 
-    model = load_model(find_model(config.model))
+    model = load_model(find_model(name))
     largest_view(network_grid(model, pair.fixed.grid).shape, model.network)
-    model.check()
     return model
+
+
+def build_estimator(pair: Pair, config: RegisterConfig) -> Estimator | None:
+    """The model, checked before hours are spent on what comes before it."""
+    model = load_fitting_model(pair, config)
+    if model is None:
+        return None
+    from r2reg.registration.network import Estimator, network_grid
+
+    return Estimator(model, network_grid(model, pair.fixed.grid))
 
 
 def _deformation(found: Deformation, voxels: np.ndarray, jacobian: np.ndarray) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def plan(
             network_bytes = NETWORK_BYTES_PER_VOXEL * largest_view(grid.shape, model.network)
             if model.network.two_phase:
                 network_bytes += MERGE_BYTES_PER_VOXEL * math.prod(grid.shape)
-            stages.append({"stage": "network", "model": config.model, "grid": _describe(grid)})
+            model.check()
+            stages.append({"stage": "network", "model": model.folder.name, "grid": _describe(grid)})
         for level in levels_for(config.refine):
             grid = level_grid(full, level.factor)
             stages.append({"stage": "refine", "steps": level.steps, "grid": _describe(grid)})

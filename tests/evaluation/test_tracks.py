@@ -241,14 +241,14 @@ def test_the_refinement_ends_where_it_is_said_to(trained, pairs):
     from r2reg.networks.saving import load_model
     from r2reg.registration import refinement
     from r2reg.registration.deformation import terms
-    from r2reg.registration.network import predict
+    from r2reg.registration.network import Estimator
     from r2reg.registration.pair import read_pair
     from r2reg.registration.pipeline import align_pair
 
     config, model = RegisterConfig(init="none", similarity="mse"), load_model(trained)
     aligned = align_pair(read_pair(*(pairs.parent / f"image{k}.nii.gz" for k in (0, 1))), config)
     images = aligned.images_on(network_grid(model, aligned.pair.fixed.grid))
-    start = predict(model, images)
+    start = Estimator(model, images.grid)(images)
     full, levels = aligned.pair.fixed.grid.canonical(), (refinement.Level(2, 3), refinement.Level(1, 4))
     seen = []
     found = refinement.refine(terms(aligned, config), full, levels, start, observe=seen.append)

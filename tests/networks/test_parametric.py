@@ -14,7 +14,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network
 from r2reg.networks.saving import load_model, save_model
 from r2reg.networks.transformer import PoolTo, axis_shares, pair_family
-from r2reg.registration.network import predict
+from r2reg.registration.network import Estimator
 from r2reg.registration.refinement import LevelImages
 from r2reg.training.trainer import make_trainer
 
@@ -61,7 +61,7 @@ def test_its_weights_fit_every_shape_and_the_map_is_registered(tmp_path):
     model = load_model(tmp_path)
     moving, fixed = (ops.convert_to_tensor(image) for image in pair((21, 30)))
     images = LevelImages(Grid((21, 30), np.eye(3)), fixed, moving)
-    found = predict(model, images)
+    found = Estimator(model, images.grid)(images)
     expected = model.build((21, 30))([moving, fixed])["displacement"]
     np.testing.assert_allclose(ops.convert_to_numpy(found.phi.displacement), ops.convert_to_numpy(expected), atol=1e-4)
     assert found.phi.certificate.holds

@@ -14,7 +14,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network, velocity_model
 from r2reg.networks.pyramid import Correlation
 from r2reg.networks.saving import load_model, save_model
-from r2reg.registration.network import predict
+from r2reg.registration.network import Estimator
 from r2reg.registration.refinement import LevelImages
 
 pytestmark = pytest.mark.backends
@@ -50,7 +50,8 @@ def pair(shape, seed=0):
     return [rng.uniform(size=(1, *shape, 1)).astype("float32") for _ in range(2)]
 
 
-@pytest.mark.parametrize(("size", "shape"), [("full", (13, 10)), ("full", (9, 10, 7)), ("half", (13, 10)), ("half", (9, 10, 7))])
+@pytest.mark.parametrize("size", ["full", "half"])
+@pytest.mark.parametrize("shape", [(13, 10), (9, 10, 7)])
 def test_any_shape(size, shape):
     config = small_config(velocity_size=size, ndim=len(shape))
     model = awake(build_network(config, shape, inverse=True))
@@ -170,7 +171,7 @@ def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
     model = load_model(tmp_path)
     grid = Grid((22, 30), np.diag([2.0, 2, 1]))
     moving, fixed = (ops.convert_to_tensor(image) for image in pair(grid.shape))
-    found = predict(model, LevelImages(grid, fixed, moving))
+    found = Estimator(model, grid)(LevelImages(grid, fixed, moving))
     assert found.phi.certificate.holds
     np.testing.assert_allclose(found.grid.spacing, 4)
     expected = ops.convert_to_numpy(model.build(grid.shape)([moving, fixed])["displacement"])
