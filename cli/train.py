@@ -70,6 +70,12 @@ OPTIONS = [
     choice("--spectral-norm", settings.SpectralNorm, "Norm of the whole convolution, or of its kernel (paper)."),
     number("--blocks", int, "Residual blocks.", 1),
     number("--residual-scale", float, "Of a residual block's branch.", 0, strict=True),
+    click.option(
+        "--symmetric/--no-symmetric",
+        default=None,
+        help="Of pyramid: half the difference of both directions' velocities.  [default: no]",
+    ),
+    number("--rounds", int, "How often each level of pyramid is asked.", 1),
     number("--up-filters", int, "Filters of the transposed convolutions.", 1),
     number("--chunks", int, "Along each axis, of ms- networks.", 1),
     number("--overlap", int, "Voxels that chunks share at least.", 0),

@@ -82,6 +82,8 @@ class NetworkConfig(Settings):
 
     pyramid-nsvf-r2net has an R2Net on each level, whose `blocks` they are; see `networks.pyramid`. Its `decoder` is
     read as the filters of each level's two convolutions, coarsest first, that of full size being the last but one.
+    `symmetric`: each level is asked both ways round, and takes half the difference of its two answers. `rounds`: how
+    often it is asked, each time with the images as they are aligned by then.
 
     affine-cpab (Detlefsen et al. 2018) has no velocity at each voxel: it predicts the few parameters of an affine and
     a CPAB map over `boxes` along each axis, and knows of the rest only `encoder`, `ndim` and `spacing`.
@@ -106,6 +108,8 @@ class NetworkConfig(Settings):
     overlap: int = 8
     downsampling: int = 2
     boxes: int = 3
+    symmetric: bool = False
+    rounds: int = 1
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 
     def __post_init__(self) -> None:
@@ -131,11 +135,13 @@ class NetworkConfig(Settings):
                 f"{self.network} composes flows: its integrator is flow or scaling_squaring, its velocity nonprob. "
                 f"Received: integrator={self.integrator!r}, velocity={self.velocity!r}"
             )
+        if (self.symmetric or self.rounds > 1) and not self.pyramid:
+            raise ConfigError(f"symmetric and rounds are for pyramid-nsvf-r2net. Received: network={self.network!r}")
         if self.network.startswith("ms-") and self.velocity_size == "half":
             raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
         for name in ("residual_scale", "velocity_sigma"):
             check_positive(name, getattr(self, name))
-        for name in ("blocks", "substeps", "up_filters", "squarings", "chunks", "downsampling", "boxes"):
+        for name in ("blocks", "substeps", "up_filters", "squarings", "chunks", "downsampling", "boxes", "rounds"):
             check_count(name, getattr(self, name), least=1)
         check_count("overlap", self.overlap, least=0)
         for name in ("encoder", "decoder", "spacing"):

@@ -16,6 +16,8 @@ from r2reg.flow import reference
 from r2reg.geometry.grid import identity_points
 
 if TYPE_CHECKING:
+    import keras
+
     from r2reg.networks.saving import SavedModel
     from r2reg.training.batches import Batches
 
@@ -27,17 +29,29 @@ def block_norms(model: SavedModel) -> list[dict[str, Any]]:
 
     Below 1 as an operator, a block of residual scale s < 1 is one-to-one.
     """
-    from r2reg.networks.r2net import ResidualBlock
     from r2reg.networks.spectral import kernel_norm_bound, operator_norm_bound
 
     network = model.build((model.network.stride,) * model.network.ndim)
     found = []
-    for layer in network.layers:
-        for convolution in (layer.first, layer.second) if isinstance(layer, ResidualBlock) else ():
+    for layer in _residual_blocks(network):
+        for convolution in (layer.first, layer.second):
             kernel = convolution.normalised_kernel()
             norms = {"operator": operator_norm_bound(kernel), "kernel": kernel_norm_bound(kernel)}
             found.append({"layer": f"{layer.name}/{convolution.name}", **{k: float(v) for k, v in norms.items()}})
     return found
+
+
+def _residual_blocks(network: keras.Model) -> Iterator[Any]:
+    """Its own and those of the models that it is made of."""
+    from keras import Model
+
+    from r2reg.networks.r2net import ResidualBlock
+
+    for layer in network.layers:
+        if isinstance(layer, Model):
+            yield from _residual_blocks(layer)
+        elif isinstance(layer, ResidualBlock):
+            yield layer
 
 
 def validation_batches(run: Path, model: SavedModel) -> Batches:

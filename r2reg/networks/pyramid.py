@@ -73,6 +73,30 @@ class Correlation(layers.Layer):
         return (*input_shape[0][:-1], 2 * len(input_shape[0]) - 3)
 
 
+class BothWays(layers.Layer):
+    """[fixed, carried] features (N, *S, C) -> the same, and with changed roles: two of (2 N, *S, C)."""
+
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [ops.concatenate(pair, axis=0) for pair in (inputs, inputs[::-1])]
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> list[tuple[int | None, ...]]:
+        return [(None, *shape[1:]) for shape in input_shape]
+
+
+class HalfDifference(layers.Layer):
+    """Velocities (2 N, *S, d) of `BothWays` in the order of time -> (N, *S, d) each, (v_MF(t) - v_FM(1 - t)) / 2.
+
+    The flow from moving to fixed is the one from fixed to moving run backwards: both answers speak of one map.
+    """
+
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
+        halves = [ops.split(v, 2, axis=0) for v in inputs]
+        return [0.5 * (there[0] - back[1]) for there, back in zip(halves, halves[::-1], strict=True)]
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> list[tuple[int | None, ...]]:
+        return [(None, *shape[1:]) for shape in input_shape]
+
+
 @backend.accelerate()
 def _products(fixed: Tensor, near: Tensor) -> Tensor:
     shape = fixed.shape[1:-1]
@@ -104,39 +128,59 @@ def pyramid_flow(moving: Tensor, fixed: Tensor, config: NetworkConfig, mixed: bo
         moving, fixed: (N, *S, 1), S divisible by 2^levels.
         mixed: convolutions compute in half precision.
     """
-    ndim, levels = config.ndim, len(config.encoder)
+    levels = len(config.encoder)
     finest = 1 if config.velocity_size == "half" else 0
     used = range(levels, finest - 1, -1)
     encoder = _encoder(tuple(moving.shape[1:]), config, mixed)
     of_moving, of_fixed = encoder(moving), encoder(fixed)
     displacement = context = None
+    # Each step has its share of unit time, in which its velocity goes as far as it would alone in all of it.
+    speed = layers.Rescaling(float(len(used) * config.rounds), name="share")
     found: list[Tensor] = []
     for level in used:
-        carried = of_moving[level - finest]
-        still = of_fixed[level - finest]
+        still, there = of_fixed[level - finest], of_moving[level - finest]
+        above = [] if context is None else [_up(context, config, mixed, f"up{level}")]
         if displacement is not None:
             displacement = EnlargeField()(displacement)
+        estimator = None
+        enlarged = EnlargeField(2 ** (level - finest), name=f"enlarge{level}")
+        for k in range(config.rounds):
+            name = f"{level}" if k == 0 else f"{level}_{k + 1}"
             # The encoder learns from fixed's features, which are its own as well: the gradient of a warp in what it
             # carries is a scatter, a quarter of a step's time on a CPU.
-            carried = Warp(name=f"carried{level}")([ops.stop_gradient(carried), displacement])
-        seen = [still, carried, Correlation(name=f"correlation{level}")([still, carried])]
-        with backend.dtype_policy(_policy(mixed)):
-            if context is not None:
-                seen.append(_up(context, config, f"up{level}"))
-            context = layers.Concatenate(name=f"seen{level}")(seen)
-            filters = config.decoder[levels - level] if level else config.decoder[-2]
-            for part in "ab":
-                context = convolution(context, filters, ndim, f"estimate{level}{part}")
-        # Halved as in the R2Nets; and at first all levels learn to move by millimetres at one pace.
-        first = layers.Rescaling(0.5 ** (level - finest + 1), name=f"pace{level}")
-        own = velocities(first(velocity_head(context, config, f"flow{level}")), config, f"_{level}")
-        step = integrator(config, f"integrate{level}")(own)
-        displacement = step if displacement is None else Compose(name=f"compose{level}")([displacement, step])
-        # Each level has its share of unit time, in which its velocity goes as far as it would alone in all of it.
-        speed = layers.Rescaling(float(len(used)), name=f"share{level}")
-        enlarged = EnlargeField(2 ** (level - finest), name=f"enlarge{level}")
-        found = [enlarged(speed(v)) for v in own] + found
+            pair = [
+                still,
+                there
+                if displacement is None
+                else Warp(name=f"carried{name}")([ops.stop_gradient(there), displacement]),
+            ]
+            if config.symmetric:
+                pair = BothWays(name=f"both{name}")(pair)
+            if estimator is None:
+                estimator = _estimator([*pair, *above], config, level, finest, mixed)
+            context, *own = estimator([*pair, *above])
+            if config.symmetric:
+                own = HalfDifference(name=f"half{name}")(own)
+            step = integrator(config, f"integrate{name}")(own)
+            displacement = step if displacement is None else Compose(name=f"compose{name}")([displacement, step])
+            found = [enlarged(speed(v)) for v in own] + found
     return PyramidFlow(found, displacement)
+
+
+def _estimator(like: list[Tensor], config: NetworkConfig, level: int, finest: int, mixed: bool) -> keras.Model:
+    """[fixed's features, the carried ones, what the coarser level knows] -> [what this one does, velocities]."""
+    levels, ndim = len(config.encoder), config.ndim
+    inputs = [keras.Input(x.shape[1:], dtype=x.dtype) for x in like]
+    seen = [*inputs[:2], Correlation(name=f"correlation{level}")(inputs[:2]), *inputs[2:]]
+    with backend.dtype_policy(_policy(mixed)):
+        context = layers.Concatenate(name=f"seen{level}")(seen)
+        filters = config.decoder[levels - level] if level else config.decoder[-2]
+        for part in "ab":
+            context = convolution(context, filters, ndim, f"estimate{level}{part}")
+    # Halved as in the R2Nets; and at first all levels learn to move by millimetres at one pace.
+    first = layers.Rescaling(0.5 ** (level - finest + 1), name=f"pace{level}")
+    own = velocities(first(velocity_head(context, config, f"flow{level}")), config, f"_{level}")
+    return keras.Model(inputs, [context, *own], name=f"level{level}")
 
 
 def _policy(mixed: bool) -> str:
@@ -161,7 +205,8 @@ def _encoder(shape: tuple[int, ...], config: NetworkConfig, mixed: bool) -> kera
     return keras.Model(image, features, name="encoder")
 
 
-def _up(context: Tensor, config: NetworkConfig, name: str) -> Tensor:
+def _up(context: Tensor, config: NetworkConfig, mixed: bool, name: str) -> Tensor:
     """What the coarser level came to know, on this one's grid."""
     layer = layers.Conv2DTranspose if config.ndim == 2 else layers.Conv3DTranspose
-    return layer(config.up_filters, 4, strides=2, padding="same", name=name)(context)
+    with backend.dtype_policy(_policy(mixed)):
+        return layer(config.up_filters, 4, strides=2, padding="same", name=name)(context)

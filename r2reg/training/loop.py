@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Settings in which a network may differ from the one whose weights it begins with: they leave the layers as they are.
-FREE_AT_START = frozenset({"spacing", "integrator", "scheme", "substeps", "squarings", "chunks", "overlap"})
+FREE_AT_START = frozenset(
+    {"spacing", "integrator", "scheme", "substeps", "squarings", "chunks", "overlap", "symmetric", "rounds"}
+)
 
 
 @dataclass(frozen=True)

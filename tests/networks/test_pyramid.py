@@ -7,6 +7,7 @@ from keras import ops
 
 from r2reg.config import NetworkConfig
 from r2reg.errors import ConfigError
+from r2reg.evaluation.inspection import block_norms
 from r2reg.flow.integrate import flow
 from r2reg.flow.smooth import gaussian
 from r2reg.flow.warp import compose, warp
@@ -39,9 +40,9 @@ def awake(model, scale=0.3, seed=0):
     for weight in model.trainable_weights:
         if weight.name == "bias":
             weight.assign(rng.normal(scale=0.1, size=weight.shape))
-    for layer in model.layers:
-        if layer.name.startswith("flow"):
-            layer.set_weights([rng.normal(scale=scale, size=w.shape) for w in layer.get_weights()])
+    for weight in model.trainable_weights:
+        if "flow" in weight.path:
+            weight.assign(rng.normal(scale=scale, size=weight.shape))
     return model
 
 
@@ -146,14 +147,46 @@ def test_velocity_is_the_mean_over_time():
     np.testing.assert_allclose(ops.convert_to_numpy(model(images)["velocity"]), np.mean(steps, axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", ["full", "half"])
-def test_there_and_back(size):
-    model = awake(build_network(small_config(velocity_size=size), (32, 40), inverse=True), scale=0.1)
+@pytest.mark.parametrize("changes", [{"velocity_size": "full"}, {}, {"symmetric": True, "rounds": 2}])
+def test_there_and_back(changes):
+    model = awake(build_network(small_config(**changes), (32, 40), inverse=True), scale=0.1)
     found = model(smooth_pair((32, 40)))
     there, back = found["displacement"], found["inverse"]
     moved = np.abs(ops.convert_to_numpy(there)).mean()
     assert moved > 0.1
     assert np.abs(ops.convert_to_numpy(compose(there, back))).mean() < 0.4 * moved
+
+
+def test_half_the_difference_of_both_directions_is_the_other_way_round_for_changed_images():
+    """Of one level, whose answer no coarser one has moved."""
+    shape = (16, 20)
+    images = smooth_pair(shape)
+    one = {"encoder": (4,), "decoder": (4, 4, 4, 3)}
+    for symmetric in (True, False):
+        keras.utils.set_random_seed(0)
+        model = awake(build_network(small_config(**one, symmetric=symmetric), shape))
+        there, back = (
+            [ops.convert_to_numpy(v) for v in velocity_model(model)(both)] for both in (images, images[::-1])
+        )
+        assert np.abs(there[0] - there[1]).max() > 0.001
+        away = max(np.abs(a + b).max() for a, b in zip(there, reversed(back), strict=True))
+        assert bool(away < 1e-5) is symmetric
+
+
+def test_a_second_round_goes_on_from_the_first():
+    """It has the same weights, and sees what the first has moved."""
+    shape = (32, 40)
+    images = smooth_pair(shape)
+    once, twice = (build_network(small_config(rounds=k), shape) for k in (1, 2))
+    twice.set_weights(awake(once, scale=1.0).get_weights())
+    steps = velocity_model(twice)(images)
+    assert len(steps) == 2 * len(velocity_model(once)(images))
+    warped = twice.get_layer("carried2_2")
+    seen = keras.Model(twice.inputs, [*warped.input, warped.output])
+    features, displacement, moved = map(ops.convert_to_numpy, seen(images))
+    expected = ops.convert_to_numpy(flow([v / 4 for v in steps[-2:]]))  # the coarse level's first round
+    assert np.abs(displacement - expected[:, ::2, ::2] / 2).mean() < 0.3 * np.abs(displacement).mean()
+    assert np.abs(moved - features).mean() > 0.001
 
 
 def test_the_strength_of_a_contrast_does_not_matter():
@@ -171,6 +204,7 @@ def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
     model = load_model(tmp_path)
     grid = Grid((22, 30), np.diag([2.0, 2, 1]))
     moving, fixed = (ops.convert_to_tensor(image) for image in pair(grid.shape))
+    assert len(block_norms(model)) == len(velocity_model(model.build(grid.shape)).outputs) * 2
     found = Estimator(model, grid)(LevelImages(grid, fixed, moving))
     assert found.phi.certificate.holds
     np.testing.assert_allclose(found.grid.spacing, 4)
