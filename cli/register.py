@@ -36,10 +36,10 @@ class RefineType(click.ParamType):
 @click.option("-o", "--output", required=True, type=INPUT, metavar="OUT", help="Folder for the result.")
 @click.option(
     "--model",
-    default="none",
+    default="auto",
     show_default=True,
-    metavar="NAME|FOLDER|none",
-    help="One that ships (r2reg models list), or what r2reg train wrote.",
+    metavar="auto|NAME|FOLDER|none",
+    help="auto: one that ships, by what the images show; its NAME (r2reg models list); what r2reg train wrote.",
 )
 @click.option(
     "--init",

@@ -410,7 +410,7 @@ class RegisterConfig(Settings):
     """
 
     init: str = "affine"
-    model: str = "none"
+    model: str = AUTO
     transform: RegisterTransform = "flow"
     boxes: int = 4
     refine: RefinePreset | int = "default"

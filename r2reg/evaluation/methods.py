@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from r2reg import __version__
-from r2reg.config import RefinePreset
+from r2reg.config import AUTO, RefinePreset, RegisterConfig
 from r2reg.errors import ConfigError, ModelError
 from r2reg.evaluation.peers import PACKAGE_OF, PEERS
 from r2reg.evaluation.processes import R2REG
 from r2reg.io.tables import Pair
+from r2reg.registration.choice import defaults
 from r2reg.released import find_model
 
 MODULE_OF = {"antspyx": "ants"}  # where a package's module has another name
@@ -102,7 +103,7 @@ class R2Reg:
     """`r2reg register` with a model or none, and options.
 
     Attributes:
-        model: a folder, the name of one that ships, or none.
+        model: a folder, the name of one that ships, auto or none.
         options: of `r2reg register`, such as ("--refine", "fast").
     """
 
@@ -119,7 +120,7 @@ class R2Reg:
     @classmethod
     def of_options(cls, name: str, words: Sequence[str]) -> R2Reg:
         """From options of `r2reg register`, --model among them; --name=value counts as --name value."""
-        model = "none"
+        model = RegisterConfig.model
         rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
         while "--model" in rest[:-1]:
             place = rest.index("--model")
@@ -129,7 +130,7 @@ class R2Reg:
 
     def check(self) -> None:
         """The model is there."""
-        if self.model != "none":
+        if self.model not in (AUTO, "none"):
             try:
                 find_model(self.model)
             except ModelError as error:
@@ -148,7 +149,8 @@ class R2Reg:
         if self.model != "none":
             from r2reg.io.files import sha256
 
-            weights = sorted(find_model(self.model).glob("**/model.weights.h5"))
+            chosen = defaults() if self.model == AUTO else [self.model]
+            weights = [path for name in chosen for path in sorted(find_model(name).glob("**/model.weights.h5"))]
             found["model"] = [sha256(path) for path in weights]
         return found
 
@@ -189,4 +191,4 @@ def parse_method(text: str) -> Method:
 
 def _whole_path(model: str) -> str:
     """A model's folder, to be found from wherever a job runs."""
-    return str(Path(model).absolute()) if model != "none" and Path(model).is_dir() else model
+    return str(Path(model).absolute()) if model not in (AUTO, "none") and Path(model).is_dir() else model

@@ -139,7 +139,7 @@ def pyramid_flow(moving: Tensor, fixed: Tensor, config: NetworkConfig, mixed: bo
     found: list[Tensor] = []
     for level in used:
         still, there = of_fixed[level - finest], of_moving[level - finest]
-        above = [] if context is None else [_up(context, config, mixed, f"up{level}")]
+        above: list[Tensor] = [] if context is None else [_up(context, config, mixed, f"up{level}")]
         if displacement is not None:
             displacement = EnlargeField()(displacement)
         estimator = None

@@ -15,21 +15,29 @@ from r2reg.released import names
 BRAIN, ANATOMY, ANATOMY_2D = "brain", "anatomy", "anatomy-2d"
 # What a brain, with the head around it or without, measures from side to side, front to back and down to up, mm.
 BRAIN_MM = ((95, 200), (120, 250), (80, 290))
+COARSEST_MM = 3.0  # voxels of larger sides show a brain less well than the models have learnt it from
 SAMPLED = 200_000  # voxels to look at
 TAIL = 0.5  # percent of the bright voxels on either side that do not count for the extent
+
+
+def defaults() -> list[str]:
+    """Names of the models that ship and are chosen by what the images show."""
+    return [name for name in (ANATOMY, ANATOMY_2D, BRAIN) if name in names()]
 
 
 def suitable_model(pair: Pair) -> str | None:
     """The name of a model that ships: for brains where both images have a brain's size, else for any anatomy.
 
     Returns:
-        None where none ships for such images.
+        None where none ships for such images, or the voxels are too large.
     """
+    if max(*pair.fixed.grid.spacing, *pair.moving.grid.spacing) > COARSEST_MM:
+        return None
     if pair.fixed.grid.ndim == 2:
         wanted = ANATOMY_2D
     else:
         wanted = BRAIN if all(has_brain_size(image) for image in (pair.fixed, pair.moving)) else ANATOMY
-    return wanted if wanted in names() else None
+    return wanted if wanted in defaults() else None
 
 
 def has_brain_size(image: Volume) -> bool:

@@ -213,8 +213,10 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     Raises:
         ModelError: it cannot be found, or not be used with these images.
     """
+    if config.transform != "flow":
+        return None
     name = suitable_model(pair) if config.model == AUTO else config.model
-    if config.transform != "flow" or name in (None, "none"):
+    if name in (None, "none"):
         return None
     from r2reg.networks.saving import load_model
     from r2reg.networks.tiles import largest_view
