@@ -48,14 +48,23 @@ def find_model(text: str | Path) -> Path:
     """
     if (Path(text) / CONFIG_FILE).is_file():
         return Path(text)
-    if Path(text).is_dir():
-        raise ModelError(f"{text}: is no folder of a model (it holds no {CONFIG_FILE})")
     known = names()
     if str(text) not in known:
+        if Path(text).is_dir():
+            raise ModelError(f"{text}: is no folder of a model (it holds no {CONFIG_FILE})")
         listed = f"known are {', '.join(known)}" if known else "none ships with this version"
         raise ModelError(f"{text}: is neither a folder nor a model that ships; {listed}")
-    verify(str(text))
-    return shipped_folder() / text
+    return shipped(str(text))
+
+
+def shipped(name: str) -> Path:
+    """The folder of a model that ships, whatever else has its name; its files are checked.
+
+    Raises:
+        ModelError: as `verify`.
+    """
+    verify(name)
+    return shipped_folder() / name
 
 
 def verify(name: str) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -34,7 +35,7 @@ def shipped(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_found_by_name_or_by_folder(shipped):
+def test_found_by_name_or_by_folder(shipped, tmp_path_factory, monkeypatch):
     assert names() == ["tiny"]
     assert find_model("tiny") == find_model(shipped / "tiny") == shipped / "tiny"
     assert load_model(find_model("tiny")).network.network == "svf-r2net"
@@ -42,6 +43,9 @@ def test_found_by_name_or_by_folder(shipped):
     assert parse_method("tiny").identity()["model"] == parse_method(str(shipped / "tiny")).identity()["model"]
     with pytest.raises(ModelError, match="large: is neither a folder nor a model that ships; known are tiny"):
         find_model("large")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    Path("tiny").mkdir()
+    assert find_model("tiny") == shipped / "tiny"  # a folder that is no model does not hide it
     with pytest.raises(ModelError, match=r"is no folder of a model \(it holds no config.json\)"):
         find_model(shipped)
 

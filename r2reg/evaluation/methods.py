@@ -22,7 +22,7 @@ from r2reg.evaluation.peers import PACKAGE_OF, PEERS
 from r2reg.evaluation.processes import R2REG
 from r2reg.io.tables import Pair
 from r2reg.registration.choice import defaults
-from r2reg.released import find_model
+from r2reg.released import find_model, shipped
 
 MODULE_OF = {"antspyx": "ants"}  # where a package's module has another name
 LEVELS: tuple[str, ...] = get_args(RefinePreset)
@@ -149,8 +149,8 @@ class R2Reg:
         if self.model != "none":
             from r2reg.io.files import sha256
 
-            chosen = defaults() if self.model == AUTO else [self.model]
-            weights = [path for name in chosen for path in sorted(find_model(name).glob("**/model.weights.h5"))]
+            folders = [shipped(name) for name in defaults()] if self.model == AUTO else [find_model(self.model)]
+            weights = [path for folder in folders for path in sorted(folder.glob("**/model.weights.h5"))]
             found["model"] = [sha256(path) for path in weights]
         return found
 

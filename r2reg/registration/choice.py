@@ -1,4 +1,4 @@
-"""Which of the models that ship suits a pair of images, by what they show."""
+"""Which of the models that ship, if any, suits a pair of images, by what they show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r2reg.io.images import Volume
 from r2reg.registration.pair import Pair
 from r2reg.released import names
 
-BRAIN, ANATOMY, ANATOMY_2D = "brain", "anatomy", "anatomy-2d"
+BRAIN = "brain"
 # What a brain, with the head around it or without, measures from side to side, front to back and down to up, mm.
 BRAIN_MM = ((95, 200), (120, 250), (80, 290))
 COARSEST_MM = 3.0  # voxels of larger sides show a brain less well than the models have learnt it from
@@ -22,22 +22,19 @@ TAIL = 0.5  # percent of the bright voxels on either side that do not count for 
 
 def defaults() -> list[str]:
     """Names of the models that ship and are chosen by what the images show."""
-    return [name for name in (ANATOMY, ANATOMY_2D, BRAIN) if name in names()]
+    return [name for name in (BRAIN,) if name in names()]
 
 
 def suitable_model(pair: Pair) -> str | None:
-    """The name of a model that ships: for brains where both images have a brain's size, else for any anatomy.
+    """The name of a model that ships: that for brains where both 3-D images have a brain's size and fine voxels.
 
     Returns:
-        None where none ships for such images, or the voxels are too large.
+        None where none ships for such images.
     """
-    if max(*pair.fixed.grid.spacing, *pair.moving.grid.spacing) > COARSEST_MM:
+    images = (pair.fixed, pair.moving)
+    if pair.fixed.grid.ndim != 3 or any(max(image.grid.spacing) > COARSEST_MM for image in images):
         return None
-    if pair.fixed.grid.ndim == 2:
-        wanted = ANATOMY_2D
-    else:
-        wanted = BRAIN if all(has_brain_size(image) for image in (pair.fixed, pair.moving)) else ANATOMY
-    return wanted if wanted in defaults() else None
+    return BRAIN if BRAIN in defaults() and all(map(has_brain_size, images)) else None
 
 
 def has_brain_size(image: Volume) -> bool:

@@ -216,14 +216,14 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
     if config.transform != "flow":
         return None
     name = suitable_model(pair) if config.model == AUTO else config.model
-    if name in (None, "none"):
+    if name is None or name == "none":
         return None
     from r2reg.networks.saving import load_model
     from r2reg.networks.tiles import largest_view
     from r2reg.registration.network import network_grid
-    from r2reg.released import find_model
+    from r2reg.released import find_model, shipped
 
-    model = load_model(find_model(name))
+    model = load_model(shipped(name) if config.model == AUTO else find_model(name))
     largest_view(network_grid(model, pair.fixed.grid).shape, model.network)
     return model
 

@@ -266,13 +266,21 @@ def _seconds(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if value >= 0.05)
 
 
+def _model(model: Mapping[str, Any] | None) -> str:
+    """Which network took part, and what it changed."""
+    if not model:
+        return ""
+    alike = "LNCC {affine:.3f} before it, {network:.3f} after it, on its grid".format(**model["lncc"])
+    return f"{model['name']} {model['sha256']}, {alike}{'' if model['used'] else '; left out'}"
+
+
 def _provenance(known: Mapping[str, Any]) -> Rows:
     """How it was made. Nothing of the files' headers, which may hold names of people and dates."""
-    model, versions = known.get("model") or {}, known.get("versions") or {}
+    versions = known.get("versions") or {}
     rows: Sequence[tuple[str, Any]] = [
         *((f"input {Path(path).name}", f"SHA-256 {digest}") for path, digest in known.get("inputs", {}).items()),
         ("command", known.get("command")),
-        ("model", " ".join(str(part) for part in model.values() if part)),
+        ("model", _model(known.get("model"))),
         ("backend and device", " on ".join(str(known[key]) for key in ("backend", "device") if known.get(key))),
         ("threads", known.get("threads")),
         ("seed", known.get("seed")),

@@ -55,18 +55,21 @@ def test_what_has_the_size_of_a_brain(sizes, brain):
 
 
 def test_both_images_decide(monkeypatch):
+    monkeypatch.setattr(choice, "COARSEST_MM", 6.0)
     brain, lung, flat = (
         ellipsoid((135, 170, 130)),
         ellipsoid((160, 220, 340)),
         Volume(np.eye(9), Grid((9, 9), np.eye(3))),
     )
-    monkeypatch.setattr(choice, "names", lambda: ["anatomy", "anatomy-2d", "brain"])
     assert suitable_model(Pair(moving=brain, fixed=brain)) == "brain"
-    assert suitable_model(Pair(moving=brain, fixed=lung)) == "anatomy"
-    assert suitable_model(Pair(moving=lung, fixed=brain)) == "anatomy"
-    assert suitable_model(Pair(moving=flat, fixed=flat)) == "anatomy-2d"
+    assert suitable_model(Pair(moving=brain, fixed=lung)) is None
+    assert suitable_model(Pair(moving=lung, fixed=brain)) is None
+    assert suitable_model(Pair(moving=flat, fixed=flat)) is None
+    monkeypatch.setattr(choice, "names", list)
+    assert suitable_model(Pair(moving=brain, fixed=brain)) is None
     monkeypatch.setattr(choice, "names", lambda: ["brain"])
-    assert suitable_model(Pair(moving=lung, fixed=lung)) is None
+    monkeypatch.setattr(choice, "COARSEST_MM", 5.9)
+    assert suitable_model(Pair(moving=brain, fixed=brain)) is None
 
 
 @pytest.fixture
@@ -86,6 +89,7 @@ def shipped(tmp_path, monkeypatch):
     sums = [f"{sha256(path)}  {path.relative_to(folder)}" for path in sorted((folder / "brain").iterdir())]
     (folder / released.CHECKSUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     monkeypatch.setattr(released, "shipped_folder", lambda: folder)
+    monkeypatch.setattr(choice, "COARSEST_MM", 6.0)
 
 
 def test_a_map_that_makes_things_worse_is_left_out_of_our_choice(shipped, phantom_pair, tmp_path, caplog):
@@ -108,6 +112,9 @@ def test_a_map_that_makes_things_worse_is_left_out_of_our_choice(shipped, phanto
     assert "going on without it" in caplog.text
 
 
-def test_the_plan_names_the_model(shipped, phantom_pair, tmp_path):
+def test_the_plan_names_the_model_that_ships(shipped, phantom_pair, tmp_path, monkeypatch):
+    (tmp_path / "here" / "brain").mkdir(parents=True)
+    (tmp_path / "here" / "brain" / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
     planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", RegisterConfig(model="auto"))
     assert planned["stages"][1]["model"] == "brain"
