@@ -33,6 +33,9 @@ log = logging.getLogger("r2reg")
 
 VIEW_FACTOR = 4  # of fixed's spacing, where it is decided whether moving's view is cut
 CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
+# By which a network that we chose must raise LNCC: `brain` raises it by a third and more between T1 scans; between a T1
+# and a T2 scan, which it does not know, by nothing.
+LEAST_GAIN = 1.1
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -252,21 +255,20 @@ def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
 
 
 def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
-    """The network's map, and what is said of it; none where we chose the network and it makes the pair less alike."""
+    """The network's map, and what is said of it; none where we chose the network and it hardly makes the pair alike."""
     from r2reg.registration.network import likeness
 
     images = aligned.images_on(network.grid)
     found = network(images)
     before, after = likeness(images), likeness(images, found)
-    used = after >= before or not chosen
-    model = network.model
-    name = model.folder.resolve().name
+    used = after >= LEAST_GAIN * before or not chosen
+    name = network.model.folder.resolve().name
+    told = (name, after, before, "its map is used" if used else "going on without it")
     if after < before:
-        log.warning(
-            "%s makes the images less alike (LNCC %.3f, %.3f before): it may not know images like these; %s",
-            *(name, after, before, "its map is used" if used else "going on without it"),
-        )
-    part = {"name": name, "sha256": model.sha256, "lncc": {"affine": before, "network": after}, "used": used}
+        log.warning("%s makes the images less alike (LNCC %.3f, %.3f before): it may not know such images; %s", *told)
+    elif not used:
+        log.info("%s hardly makes the images more alike (LNCC %.3f, %.3f before): %s", *told)
+    part = {"name": name, "sha256": network.model.sha256, "lncc": {"affine": before, "network": after}, "used": used}
     return found if used else None, part
 
 

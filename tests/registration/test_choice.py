@@ -10,7 +10,7 @@ from r2reg.config import NetworkConfig, RegisterConfig
 from r2reg.geometry.grid import Grid
 from r2reg.io.files import sha256
 from r2reg.io.images import Volume
-from r2reg.registration import choice
+from r2reg.registration import choice, network
 from r2reg.registration.choice import extent_mm, has_brain_size, suitable_model
 from r2reg.registration.pair import Pair
 from r2reg.registration.run import plan, register_files
@@ -79,13 +79,12 @@ def shipped(tmp_path, monkeypatch):
     from r2reg.networks.saving import save_model
 
     config = NetworkConfig(integrator="flow", **SMALL)
-    network = build_network(config, (16, 16, 16))
+    untrained = build_network(config, (16, 16, 16))
     rng = np.random.default_rng(0)
-    for layer in network.layers:
-        if layer.name.startswith("flow"):
-            layer.set_weights([rng.normal(scale=0.5, size=w.shape) for w in layer.get_weights()])
+    for weight in untrained.trainable_weights:  # all of them: so it pulls the same way each time
+        weight.assign(rng.normal(scale=0.25, size=weight.shape))
     folder = tmp_path / "shipped"
-    save_model(folder / "brain", network, config, {})
+    save_model(folder / "brain", untrained, config, {})
     sums = [f"{sha256(path)}  {path.relative_to(folder)}" for path in sorted((folder / "brain").iterdir())]
     (folder / released.CHECKSUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     monkeypatch.setattr(released, "shipped_folder", lambda: folder)
@@ -110,6 +109,16 @@ def test_a_map_that_makes_things_worse_is_left_out_of_our_choice(shipped, phanto
     assert without["model"] is None
     run("auto")
     assert "going on without it" in caplog.text
+
+
+@pytest.mark.parametrize(("after", "used"), [(0.29, False), (0.32, False), (0.34, True)])
+def test_a_map_of_our_choice_must_gain_something(shipped, phantom_pair, tmp_path, monkeypatch, caplog, after, used):
+    monkeypatch.setattr(network, "likeness", lambda _, found=None: 0.3 if found is None else after)
+    config = RegisterConfig(model="auto", refine="none", init="com")
+    with caplog.at_level(logging.WARNING, "r2reg"):
+        found = register_files(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", config, report=False)
+    assert found["model"]["used"] is used
+    assert ("less alike" in caplog.text) is (after < 0.3)
 
 
 def test_the_plan_names_the_model_that_ships(shipped, phantom_pair, tmp_path, monkeypatch):
