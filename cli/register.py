@@ -164,6 +164,9 @@ def summary(metrics: dict[str, Any], output: Path) -> str:
             rows.append((title, metrics[name]["before"]["mean"], metrics[name]["after"]["mean"]))
     lines = [f"{'':8} {'before':>9} {'after':>9}"]
     lines += [f"{name:8} {_number(before):>9} {_number(after):>9}" for name, before, after in rows]
+    if metrics["model"]:
+        alike = "LNCC {affine:.3f}, {network:.3f} after it, on its grid".format(**metrics["model"]["lncc"])
+        lines.append(f"model {metrics['model']['name']}: {alike}{'' if metrics['model']['used'] else '; left out'}")
     deformation = metrics["deformation"]
     residual = _number(deformation["inverse_residual_mm"]["p99"])
     lines.append(

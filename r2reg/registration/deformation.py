@@ -33,8 +33,8 @@ log = logging.getLogger("r2reg")
 
 VIEW_FACTOR = 4  # of fixed's spacing, where it is decided whether moving's view is cut
 CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
-# By which a network that we chose must raise LNCC: `brain` raises it by a third and more between T1 scans; between a T1
-# and a T2 scan, which it does not know, by nothing.
+# By which a network that we chose must raise LNCC: `brain` raises it by a third to a half between T1 scans (three
+# painted pairs, one real); between a T1 and a T2 scan, which it does not know, by nothing (two painted pairs).
 LEAST_GAIN = 1.1
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
@@ -194,7 +194,7 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
         return replace(_none(grid) if found is None else _on_fixed_grid(found, grid, None), affine=affine)
 
 
-def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None) -> list[Callable[[], None]]:
+def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> list[Callable[[], None]]:
     """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
     Args:

@@ -235,6 +235,8 @@ def build_estimator(pair: Pair, config: RegisterConfig) -> Estimator | None:
         return None
     from r2reg.registration.network import Estimator, network_grid
 
+    for branch in model.branches.values():
+        branch.check()
     return Estimator(model, network_grid(model, pair.fixed.grid))
 
 

@@ -170,7 +170,7 @@ def plan(
             if model.network.two_phase:
                 network_bytes += MERGE_BYTES_PER_VOXEL * math.prod(grid.shape)
             model.check()
-            stages.append({"stage": "network", "model": model.folder.name, "grid": _describe(grid)})
+            stages.append({"stage": "network", "model": model.folder.resolve().name, "grid": _describe(grid)})
         for level in levels_for(config.refine):
             grid = level_grid(full, level.factor)
             stages.append({"stage": "refine", "steps": level.steps, "grid": _describe(grid)})

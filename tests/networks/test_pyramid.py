@@ -205,7 +205,9 @@ def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
     grid = Grid((22, 30), np.diag([2.0, 2, 1]))
     moving, fixed = (ops.convert_to_tensor(image) for image in pair(grid.shape))
     assert len(block_norms(model)) == len(velocity_model(model.build(grid.shape)).outputs) * 2
-    found = Estimator(model, grid)(LevelImages(grid, fixed, moving))
+    estimator = Estimator(model, grid)
+    estimator.rehearse()
+    found = estimator(LevelImages(grid, fixed, moving))
     assert found.phi.certificate.holds
     np.testing.assert_allclose(found.grid.spacing, 4)
     expected = ops.convert_to_numpy(model.build(grid.shape)([moving, fixed])["displacement"])

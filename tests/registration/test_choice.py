@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r2reg import released
+from r2reg.cli.register import summary
 from r2reg.config import NetworkConfig, RegisterConfig
 from r2reg.geometry.grid import Grid
 from r2reg.io.files import sha256
@@ -109,6 +110,9 @@ def test_a_map_that_makes_things_worse_is_left_out_of_our_choice(shipped, phanto
     assert without["model"] is None
     run("auto")
     assert "going on without it" in caplog.text
+    assert "model brain: LNCC" in summary(given, tmp_path)
+    assert "left out" in summary(chosen, tmp_path)
+    assert "model" not in summary(without, tmp_path)
 
 
 @pytest.mark.parametrize(("after", "used"), [(0.29, False), (0.32, False), (0.34, True)])
