@@ -46,6 +46,7 @@ def test_found_by_name_or_by_folder(shipped, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     Path("tiny").mkdir()
     assert find_model("tiny") == shipped / "tiny"  # a folder that is no model does not hide it
+    assert parse_method("tiny").model == "tiny"
     with pytest.raises(ModelError, match=r"is no folder of a model \(it holds no config.json\)"):
         find_model(shipped)
 
