@@ -105,12 +105,13 @@ from r2reg.networks.saving import load_model
 from r2reg.released import find_model, names
 
 start_backend("cpu")
-x = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32, dtype="float32")] * 3, indexing="ij"), axis=-1)[None]
-images = [np.exp(-2 * ((x - shift) ** 2).sum(-1, keepdims=True)) for shift in (0.0, 0.1)]
 found = {}
 for name in names():
     saved = load_model(find_model(name))
-    network = saved.build((32, 32, 32))
+    axes = [np.linspace(-1, 1, 32, dtype="float32")] * saved.network.ndim
+    x = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)[None]
+    images = [np.exp(-2 * ((x - shift) ** 2).sum(-1, keepdims=True)) for shift in (0.0, 0.1)]
+    network = saved.build(x.shape[1:-1])
     displacement = network.predict_on_batch(network_inputs(saved, *images))["displacement"]
     found[name] = ops.convert_to_numpy(displacement)
 np.savez(sys.argv[1], **found)
