@@ -22,7 +22,7 @@ from r2reg.evaluation.peers import PACKAGE_OF, PEERS
 from r2reg.evaluation.processes import R2REG
 from r2reg.io.tables import Pair
 from r2reg.registration.choice import defaults
-from r2reg.released import CONFIG_FILE, find_model, names, shipped
+from r2reg.released import CONFIG_FILE, find_model, shipped
 
 MODULE_OF = {"antspyx": "ants"}  # where a package's module has another name
 LEVELS: tuple[str, ...] = get_args(RefinePreset)
@@ -191,6 +191,5 @@ def parse_method(text: str) -> Method:
 
 def _whole_path(model: str) -> str:
     """A model's folder, to be found from wherever a job runs."""
-    if model in (AUTO, "none", *names()) and not (Path(model) / CONFIG_FILE).is_file():
-        return model
-    return str(Path(model).absolute()) if Path(model).is_dir() else model
+    is_folder = model not in (AUTO, "none") and (Path(model) / CONFIG_FILE).is_file()
+    return str(Path(model).absolute()) if is_folder else model

@@ -1,4 +1,4 @@
-"""The network's part of a registration: which model, and its velocities, integrated with as many steps as are safe."""
+"""The network's part of a registration: velocities on a grid, integrated with as many steps as are safe."""
 
 from __future__ import annotations
 
