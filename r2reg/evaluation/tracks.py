@@ -123,6 +123,7 @@ def pair_tracks(model: SavedModel, moving: Path, fixed: Path, config: RegisterCo
     check_followed(model)
     pair = read_pair(moving, fixed)
     load_fitting_model(pair, config)
+    model.check()
     aligned = align_pair(pair, config)
     images = aligned.images_on(network_grid(model, pair.fixed.grid))
     image = ops.convert_to_numpy(images.fixed)
