@@ -166,7 +166,7 @@ def draw_contrast(rng: np.random.Generator, ids: Sequence[int], contrast: str) -
 
 
 def scan(rng: np.random.Generator, labels: np.ndarray, ids: Sequence[int], contrast: str) -> np.ndarray:
-    """A skull-stripped scan of a label map, float32, 0 outside; grey values about 0 to 1."""
+    """A scan of a label map, float32, 0 outside; grey values about 0 to 1, around the brain at random."""
     image = paint(labels, draw_contrast(rng, ids, contrast))
     return np.where(labels > 0, image * bias_field(rng, labels.shape), np.float32(0))
 
@@ -182,23 +182,24 @@ def choose_people(rng: np.random.Generator, people: Sequence[int], pairs: int) -
 
 
 def make_pair(
-    name: str, files: tuple[Path, Path], seed: int, contrast: str, shape: Sequence[int], folder: Path
+    name: str, files: tuple[Path, Path], seed: int, contrast: str, shape: Sequence[int], folder: Path, skull: bool
 ) -> dict[str, str | float]:
     """Write one pair; returns its row of recipes.csv but for the people."""
-    moving, fixed = (read_labels(path) for path in files)
-    moving, fixed = (volume.with_array(strip_skull(volume.array)) for volume in (moving, fixed))
-    ids = sorted(set(np.unique(moving.array).tolist()) | set(np.unique(fixed.array).tolist()))
+    heads = [read_labels(path) for path in files]
+    moving, fixed = brains = [volume.with_array(strip_skull(volume.array)) for volume in heads]
+    shown = heads if skull else brains
+    ids = sorted({label for volume in shown for label in np.unique(volume.array).tolist()})
     rngs = np.random.default_rng(seed).spawn(3)
     pose, to_original, moving_view = posed_view(rngs[0], moving, shape)
     fixed_view = plain_view(fixed, shape)
-    sides = {"fixed": (fixed, fixed_view, []), "moving": (moving, moving_view, [to_original])}
+    sides = {"fixed": (shown[1], fixed_view, []), "moving": (shown[0], moving_view, [to_original])}
     for (side, (volume, grid, transforms)), rng, look in zip(sides.items(), rngs[1:], CONTRASTS[contrast], strict=True):
         labels = resample(volume, grid, transforms, "nearest")
         where = Volume(labels, grid)
-        write_image(folder / f"{name}_{side}_labels.nii.gz", labels.astype(np.int16), where)
+        write_image(folder / f"{name}_{side}_labels.nii.gz", strip_skull(labels).astype(np.int16), where)
         write_image(folder / f"{name}_{side}.nii.gz", scan(rng, labels, ids, look), where)
     write_affine(folder / f"{name}_pose.mat", to_original)
-    return {"id": name, "seed": seed, "contrast": contrast, **describe(pose)}
+    return {"id": name, "seed": seed, "contrast": contrast, "skull": skull, **describe(pose)}
 
 
 def describe(pose: Pose) -> dict[str, str | float]:
@@ -233,6 +234,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-ct: fixed T1-like, moving CT-like")
     parser.add_argument("--subjects", type=number_range, metavar="A-B", help="maps A to B by name, from 1 [all]")
+    parser.add_argument("--skull", action="store_true", help="show what lies around the brain too")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="voxels of 1 mm along the maps' axes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -246,7 +248,8 @@ def main() -> None:
     seeds = np.random.SeedSequence(options.seed).generate_state(options.pairs)
     for (m, f), seed in zip(chosen, seeds.tolist(), strict=True):
         name = f"{m:02d}_to_{f:02d}"
-        row = make_pair(name, (files[m], files[f]), seed, options.contrast, options.shape, options.output)
+        paths = (files[m], files[f])
+        row = make_pair(name, paths, seed, options.contrast, options.shape, options.output, options.skull)
         recipes.append(row | {"moving_map": files[m].name, "fixed_map": files[f].name})
         columns = {key: f"{name}_{key}.nii.gz" for key in ("moving", "fixed", "moving_labels", "fixed_labels")}
         pairs.append({**columns, "id": name})
