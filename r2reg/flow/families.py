@@ -17,7 +17,7 @@ from keras import ops
 from r2reg.errors import ConfigError
 from r2reg.flow import backend
 from r2reg.flow.cpab import cpab
-from r2reg.flow.tessellation import Boundary, Tessellation
+from r2reg.flow.tessellation import Boundary, Tessellation, tessellate
 
 Tensor = Any
 FamilyName = Literal["affine", "affine-diff", "homography", "tps", "cpab", "affine-cpab"]
@@ -212,10 +212,10 @@ class Cpab(Family):
     def ndim(self) -> int:  # type: ignore[override]
         return len(self.boxes)
 
-    @cached_property
+    @property
     def tessellation(self) -> Tessellation:
         """The cells."""
-        return Tessellation(self.boxes, self.boundary)
+        return tessellate(self.boxes, self.boundary)
 
     @property
     def parameters(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,12 @@ from r2reg.errors import ConfigError
 
 Boundary = Literal["fixed", "free"]
 MOST_PARAMETERS = 10_000
+
+
+@cache
+def tessellate(counts: tuple[int, ...], boundary: Boundary = "fixed") -> Tessellation:
+    """The `Tessellation`, one and the same each time: what is compiled for it serves all who use it."""
+    return Tessellation(counts, boundary)
 
 
 class Tessellation:

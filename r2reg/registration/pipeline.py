@@ -16,7 +16,7 @@ from r2reg.config import AUTO, RegisterConfig
 from r2reg.errors import ConfigError, RegistrationError
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.reference import full_jacobian_determinant
-from r2reg.flow.tessellation import Tessellation
+from r2reg.flow.tessellation import tessellate
 from r2reg.geometry.transforms import Affine
 from r2reg.io.transforms import read_affine
 from r2reg.metrics.deformation import deformation_metrics, inverse_residual
@@ -119,7 +119,7 @@ def check_request(pair: Pair, config: RegisterConfig) -> None:
     if "labels" in config.guide:
         guiding_labels(pair)
     if config.transform.endswith("cpab"):
-        Tessellation((config.boxes,) * pair.fixed.grid.ndim)  # tells what cannot be
+        tessellate((config.boxes,) * pair.fixed.grid.ndim)  # tells what cannot be
     refined = config.transform == "flow" and config.refine != "none"
     least, what = (3, "a refinement") if refined else (2, "a Jacobian")
     shape = pair.fixed.grid.shape
