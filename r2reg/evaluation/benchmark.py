@@ -33,7 +33,7 @@ COLUMNS = (
     "cpu_seconds", "peak_memory_bytes", "scoring_seconds", "repeats", "threads", "device", "host",
 )  # fmt: skip
 # Of a method's own `seconds`: what is neither reading, scoring nor writing.
-WORK_STAGES = ("affine", "compile", "network", "refine", "transform")
+WORK_STAGES = ("affine", "compile", "network", "fit", "refine", "transform")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from r2reg.errors import ConfigError, ImageError, OutputError, TableError
 from r2reg.evaluation import campaign
-from r2reg.evaluation.benchmark import COLUMNS, benchmark
+from r2reg.evaluation.benchmark import COLUMNS, _own_report, benchmark
 from r2reg.evaluation.results import folder_name
 
 TIMES = {"seconds", "seconds_sd", "registration_seconds", "cpu_seconds", "peak_memory_bytes", "scoring_seconds"}
@@ -198,3 +198,10 @@ def test_names_that_every_file_system_takes():
     assert "/" not in folder_name("../../etc/passwd")
     assert not folder_name("../..").startswith(".")
     assert folder_name("a" * 300) != folder_name("a" * 301)
+
+
+def test_the_time_of_a_registration_leaves_out_start_reading_judging_and_writing(tmp_path):
+    stages = ("load", "backend", "evaluate", "write", "affine", "compile", "network", "fit", "refine", "transform")
+    seconds = {stage: 2.0**k for k, stage in enumerate(stages)}
+    (tmp_path / "metrics.json").write_text(json.dumps({"seconds": seconds, "device": "cpu"}), encoding="utf-8")
+    assert _own_report(tmp_path)["registration_seconds"] == sum(2**k for k in range(4, 10))
