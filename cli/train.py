@@ -76,9 +76,6 @@ OPTIONS = [
         help="Of pyramid: half the difference of both directions' velocities.  [default: no]",
     ),
     number("--rounds", int, "How often each level of pyramid is asked.", 1),
-    click.option(
-        "--harmonise/--no-harmonise", default=None, help="Show each image in one contrast first.  [default: no]"
-    ),
     number("--up-filters", int, "Filters of the transposed convolutions.", 1),
     number("--chunks", int, "Along each axis, of ms- networks.", 1),
     number("--overlap", int, "Voxels that chunks share at least.", 0),

@@ -85,8 +85,6 @@ class NetworkConfig(Settings):
     `symmetric`: each level is asked both ways round, and takes half the difference of its two answers. `rounds`: how
     often it is asked, each time with the images as they are aligned by then.
 
-    `harmonise`: a U-Net of the same filters first shows each image in one contrast; see `networks.harmoniser`.
-
     affine-cpab (Detlefsen et al. 2018) has no velocity at each voxel: it predicts the few parameters of an affine and
     a CPAB map over `boxes` along each axis, and knows of the rest only `encoder`, `ndim` and `spacing`.
     """
@@ -112,7 +110,6 @@ class NetworkConfig(Settings):
     boxes: int = 3
     symmetric: bool = False
     rounds: int = 1
-    harmonise: bool = False
     spacing: tuple[float, ...] = (2.0, 2.0, 2.0)
 
     def __post_init__(self) -> None:
@@ -140,8 +137,6 @@ class NetworkConfig(Settings):
             )
         if (self.symmetric or self.rounds > 1) and not self.pyramid:
             raise ConfigError(f"symmetric and rounds are for pyramid-nsvf-r2net. Received: network={self.network!r}")
-        if self.harmonise and (self.two_phase or self.parametric):
-            raise ConfigError(f"{self.network} does not harmonise its images; leave it out or train another network")
         if self.network.startswith("ms-") and self.velocity_size == "half":
             raise ConfigError(f"{self.network} estimates its velocity at full size; leave out --velocity-size half")
         for name in ("residual_scale", "velocity_sigma"):
@@ -223,19 +218,18 @@ EPOCH_STEPS = 100  # steps of an epoch where pairs are drawn at random from a co
 class TrainConfig(Settings):
     """Everything that decides a training run, except its cohort and its folder.
 
-    `weights` holds the loss weights that differ from the defaults: similarity 1, folding (of R2Nets) and diffusion by
-    similarity (DEFAULT_FOLDING, DEFAULT_DIFFUSION), the latter where the velocity estimator has it (DIFFUSED), kl (of
-    prob) the square of `image_sigma`, harmonisation (mean squared difference of the harmonised image from the labels
-    painted in mean greys alone) 1 where such images are painted, the rest 0: dice (soft Dice of labels beside the
-    similarity), bending, inverse_consistency and gradicon (of both directions), flow_consistency_data and
-    flow_consistency_domain (the flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1
-    / sigma^2 and 1. `prior_lambda` is the precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's.
-    `augment` is drawn anew for every pair from `seed` and the step. `accumulate`: steps whose mean gradient makes one
-    update. `mixed_precision`: the U-Net computes in half precision, which GPUs do faster. `devices`: over how many a
-    batch is shared out. `shape` is the training grid in voxels, None derives it from the first training image.
-    `epochs` counts passes over given pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead.
-    `schedule` cosine lets the learning rate fall to 0 over all of them. `validate_every` is in steps, 0 means every
-    epoch. `clipnorm` 0 is off.
+    `weights` holds the loss weights that differ from the defaults: similarity 1, folding (of R2Nets) and diffusion
+    by similarity (DEFAULT_FOLDING, DEFAULT_DIFFUSION), the latter where the velocity estimator has it (DIFFUSED),
+    kl (of prob) the square of `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), bending,
+    inverse_consistency and gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the
+    flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1.
+    `prior_lambda` is the precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is
+    drawn anew for every pair from `seed` and the step. `accumulate`: steps whose mean gradient makes one update.
+    `mixed_precision`: the U-Net computes in half precision, which GPUs do faster. `devices`: over how many a batch
+    is shared out. `shape` is the training grid in voxels, None derives it from the first training image. `epochs`
+    counts passes over given pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `schedule`
+    cosine lets the learning rate fall to 0 over all of them. `validate_every` is in steps, 0 means every epoch.
+    `clipnorm` 0 is off.
     """
 
     model: NetworkConfig = field(default_factory=NetworkConfig)
@@ -320,8 +314,6 @@ class TrainConfig(Settings):
             )
         if self.similarity == "dice" and "dice" in self.weights:
             raise ConfigError("the similarity is dice already: give its weight as similarity, not as dice")
-        if weights["harmonisation"] > 0 and not self.harmonises_to_plain:
-            raise ConfigError("the weight harmonisation needs a network with --harmonise, and --synthesis labels")
         if self.model.two_phase and any(weights[name] > 0 for name in BOTH_DIRECTIONS):
             raise ConfigError(
                 f"{' and '.join(BOTH_DIRECTIONS)} look at both directions, which phase 2 of {self.model.network} does "
@@ -342,15 +334,8 @@ class TrainConfig(Settings):
             defaults["diffusion"] = DEFAULT_DIFFUSION[self.similarity]
         if self.model.velocity == "prob":
             defaults["kl"] = self.image_sigma**2
-        if self.harmonises_to_plain:
-            defaults["harmonisation"] = 1.0
         phase_two = {"kl": 0.0} if self.model.two_phase else {}  # which samples nothing; its branches do
         return defaults | self.weights | phase_two
-
-    @property
-    def harmonises_to_plain(self) -> bool:
-        """Whether it is known, of painted label maps, what the network's harmoniser should show."""
-        return self.model.harmonise and self.synthesis == "labels"
 
     @property
     def uses_labels(self) -> bool:
@@ -389,8 +374,7 @@ class TrainConfig(Settings):
 FLOW_CONSISTENCIES = ("flow_consistency_data", "flow_consistency_domain")
 BOTH_DIRECTIONS = ("inverse_consistency", "gradicon")
 LOSS_PARTS = (
-    "similarity", "dice", "folding", "diffusion", "bending", "kl", "harmonisation", *BOTH_DIRECTIONS,
-    *FLOW_CONSISTENCIES,
+    "similarity", "dice", "folding", "diffusion", "bending", "kl", *BOTH_DIRECTIONS, *FLOW_CONSISTENCIES,
 )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
 from r2reg.flow import backend
 from r2reg.networks.fields import EnlargeField, integrator
-from r2reg.networks.harmoniser import OUTPUTS, harmoniser
 from r2reg.networks.pyramid import pyramid_flow
 from r2reg.networks.r2net import velocities
 from r2reg.networks.transformer import parametric_network
@@ -48,10 +47,9 @@ def build_network(
         A model from [moving, fixed], each (N, *shape, 1) in [0, 1], or from [fine_velocity (N, *shape, d),
         coarse_velocity (N, *ceil(shape / downsampling), d)], to {"velocity": v0, "displacement": u}, each
         (N, *shape, d) in voxels: moved(x) = moving(x + u(x)); a pyramid's velocity is the mean over
-        time. With a harmoniser "harmonised_moving" and "harmonised_fixed" as well, (N, *shape, 1), of a sampled
-        velocity "mean" and "log_variance". Velocities are on the padded grid of half size where `velocity_size` is
-        half, in its voxels. With more than one scale, those of scale s > 1 as well, named "velocity_s" and so on,
-        (N, *ceil(shape / s), d).
+        time. Of a sampled velocity "mean" and "log_variance" as well. Velocities are on the padded grid of half size
+        where `velocity_size` is half, in its voxels. With more than one scale, those of scale s > 1 as well, named
+        "velocity_s" and so on, (N, *ceil(shape / s), d).
     Raises:
         ModelError: shape is not of the network's dimension; the inverse of a `residual` network.
     """
@@ -71,11 +69,16 @@ def build_network(
 
 def _network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed: bool) -> keras.Model:
     """A network of images."""
+    moving = keras.Input((*shape, 1), name="moving")
+    fixed = keras.Input((*shape, 1), name="fixed")
+    images = layers.Concatenate(name="pair")([moving, fixed])
+
     half = config.velocity_size == "half"
     extra = [-n % config.stride for n in shape]
     padded = any(extra)
-    inputs, seen, outputs = _images(shape, config, mixed)
-    v0 = initial_velocities(layers.Concatenate(name="pair")(seen), config, mixed)
+    v0 = initial_velocities(_pad(extra, config.ndim)(images) if padded else images, config, mixed)
+
+    outputs: dict[str, Tensor] = {}
     for scale, velocity in v0.items():
         crop = _crop([n // scale for n in extra], config.ndim)  # to a grid of ceil(shape / scale)
         if padded and not half:
@@ -91,42 +94,27 @@ def _network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed
         if velocity.mean is not None:
             found |= {"mean": velocity.mean, "log_variance": velocity.log_variance}
         outputs |= found if scale == 1 else {f"{name}_{scale}": value for name, value in found.items()}
-    return keras.Model(inputs, outputs, name=config.network.replace("-", "_"))
-
-
-def _images(
-    shape: tuple[int, ...], config: NetworkConfig, mixed: bool
-) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-    """The inputs moving and fixed; what the network sees of them, padded, harmonised where it is set so; the
-    harmonised images as outputs, by name."""
-    inputs = [keras.Input((*shape, 1), name=name) for name in OUTPUTS]
-    extra = [-n % config.stride for n in shape]
-    pad, crop = (make(extra, config.ndim) if any(extra) else lambda x: x for make in (_pad, _crop))
-    seen = [pad(image) for image in inputs]
-    if not config.harmonise:
-        return inputs, seen, {}
-    harmonise = harmoniser(tuple(seen[0].shape[1:]), config, mixed)
-    seen = [harmonise(image) for image in seen]
-    return inputs, seen, {name: crop(image) for name, image in zip(OUTPUTS.values(), seen, strict=True)}
+    return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
 
 
 def _pyramid_network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool, mixed: bool) -> keras.Model:
     """A pyramid; its "velocity" is the mean over time."""
+    moving = keras.Input((*shape, 1), name="moving")
+    fixed = keras.Input((*shape, 1), name="fixed")
     half = config.velocity_size == "half"
     extra = [-n % config.stride for n in shape]
-    crop = _crop(extra, config.ndim) if any(extra) else lambda x: x
-    inputs, seen, outputs = _images(shape, config, mixed)
-    found = pyramid_flow(seen[0], seen[1], config, mixed)
+    pad, crop = (make(extra, config.ndim) if any(extra) else lambda x: x for make in (_pad, _crop))
+    found = pyramid_flow(pad(moving), pad(fixed), config, mixed)
     steps = found.velocities if half else [crop(v) for v in found.velocities]
 
     def finish(displacement: Tensor) -> Tensor:
         return crop(EnlargeField()(displacement) if half else displacement)
 
-    outputs |= {"velocity": layers.Average(name=MEAN_VELOCITY)(steps), "displacement": finish(found.displacement)}
+    outputs = {"velocity": layers.Average(name=MEAN_VELOCITY)(steps), "displacement": finish(found.displacement)}
     if inverse:
         back = integrator(config, "integrate_back")([layers.Rescaling(-1.0)(v) for v in reversed(steps)])
         outputs["inverse"] = crop(EnlargeField()(back)) if half else back
-    return keras.Model(inputs, outputs, name=config.network.replace("-", "_"))
+    return keras.Model([moving, fixed], outputs, name=config.network.replace("-", "_"))
 
 
 def _merging_network(config: NetworkConfig, shape: tuple[int, ...], inverse: bool) -> keras.Model:

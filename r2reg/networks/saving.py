@@ -124,20 +124,6 @@ def load_branches(folder: Path, config: NetworkConfig) -> dict[Branch, SavedMode
     return branches
 
 
-def begin_with(model: keras.Model, config: NetworkConfig, saved: SavedModel) -> None:
-    """Give a network the weights of a saved one, which may have no harmoniser yet.
-
-    Raises:
-        ModelError: as `SavedModel.build`.
-    """
-    if config.harmonise == saved.network.harmonise:
-        load_weights(model, saved.folder)
-        return
-    for layer in saved.build((config.stride,) * config.ndim).layers:
-        if layer.weights:
-            model.get_layer(layer.name).set_weights(layer.get_weights())
-
-
 def _check_weights_file(path: Path) -> None:
     import h5py
 

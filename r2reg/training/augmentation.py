@@ -60,7 +60,6 @@ def augmented(
     shape: Sequence[int],
     spacing: Sequence[float],
     paint: Mapping[str, Paint] | None = None,
-    plain: Paint | None = None,
 ) -> dict[str, np.ndarray]:
     """A pair, changed.
 
@@ -69,7 +68,6 @@ def augmented(
             S or on a grid that divides its voxels; each where it exists.
         shape, spacing: S, and its voxels in mm.
         paint: by role, what makes an image of labels after they have moved; else the image moves.
-        plain: what makes another image of either's labels, moving_plain and fixed_plain, which shares but the view.
     """
     exchanged = exchanged_sides(label_ids)
     where = {
@@ -88,9 +86,6 @@ def augmented(
     for role in ROLES:
         image = paint[role](done[f"{role}_labels"]) if paint else done[role]
         done[role] = looked(image, change.looks[role], np.asarray(spacing))
-        if plain:
-            view = Look(crop=change.looks[role].crop)
-            done[f"{role}_plain"] = looked(plain(done[f"{role}_labels"]), view, np.asarray(spacing))
     return {name: np.ascontiguousarray(array) for name, array in done.items()}
 
 

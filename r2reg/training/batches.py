@@ -14,7 +14,7 @@ import numpy as np
 from r2reg.config import Augment, TrainConfig
 from r2reg.training.augmentation import Paint, augmented, draw_augmentation
 from r2reg.training.dataset import Dataset
-from r2reg.training.synthesis import class_shares, compact, draw, mean_greys, paint_classes
+from r2reg.training.synthesis import class_shares, compact, draw, paint_classes
 from r2reg.training.views import Batch, View, Whole
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class Batches:
     A batch holds moving and fixed (N, *S, 1) float32 in [0, 1]; moving_labels and fixed_labels (N, *S, C) uint8, the
     shares of the dataset's C trained classes, 255 a whole voxel, where labels are wanted, in training on a grid of
     `label_shape`; mask (N, *S, 1) float32, the
-    fixed image's, where any image has one (ones for those without). Where the loss has harmonisation: moving_plain and
-    fixed_plain (N, *S, 1), the same labels in mean greys. Where the loss has flow_consistency_data or
+    fixed image's, where any image has one (ones for those without). Where the loss has flow_consistency_data or
     _domain: data_points or domain_points (N, P, d) float32 in voxels, of the fixed image's foreground or of the whole
     grid.
 
@@ -111,9 +110,8 @@ class Batches:
             arrays["mask"] = np.ones(dataset.shape, np.float32) if mask is None else np.asarray(mask, np.float32)
         paints = self._paints(rng) if painted else None
         change = draw_augmentation(rng, augment, dataset.spacing)
-        plain = self._plain() if self.config.loss_weights["harmonisation"] > 0 else None
-        arrays = augmented(arrays, change, dataset.label_ids, dataset.shape, dataset.spacing, paints, plain)
-        pair: Batch = {name: array[..., None] for name, array in arrays.items() if not name.endswith("labels")}
+        arrays = augmented(arrays, change, dataset.label_ids, dataset.shape, dataset.spacing, paints)
+        pair: Batch = {name: arrays[name][..., None] for name in ("moving", "fixed", "mask") if name in arrays}
         if label_shape:
             for name in ("moving_labels", "fixed_labels"):
                 pair[name] = class_shares(arrays[name], dataset.classes, label_shape)
@@ -137,12 +135,6 @@ class Batches:
             role: partial(paint_classes, ids=dataset.label_ids, recipe=recipe, shape=dataset.shape)
             for role, recipe in zip(("moving", "fixed"), recipes, strict=True)
         }
-
-    def _plain(self) -> Paint:
-        """What paints an image in mean greys alone, the brain without what lies around it."""
-        dataset = self.dataset
-        recipe = mean_greys(dataset.label_ids).without(dataset.around_brain)
-        return partial(paint_classes, ids=dataset.label_ids, recipe=recipe, shape=dataset.shape)
 
 
 def _points_of_data(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -128,8 +128,7 @@ def initial_model(folder: Path, config: NetworkConfig) -> SavedModel:
 
     saved = load_model(folder)
     theirs, ours = saved.network.to_dict(), config.to_dict()
-    free = FREE_AT_START if theirs["harmonise"] else FREE_AT_START | {"harmonise"}  # one may be put before it
-    different = [name for name in ours if name not in free and theirs[name] != ours[name]]
+    different = [name for name in ours if name not in FREE_AT_START and theirs[name] != ours[name]]
     if different:
         told = ", ".join(f"{name} {theirs[name]} in place of {ours[name]}" for name in different)
         raise ModelError(f"{folder}: cannot begin with its weights, it has {told}; train with the same")
@@ -173,7 +172,7 @@ class Run:
         initial: SavedModel | None = None,
     ) -> None:
         from r2reg.networks.build import build_network
-        from r2reg.networks.saving import begin_with
+        from r2reg.networks.saving import load_weights
         from r2reg.training.trainer import make_trainer, needs_inverse
 
         view = view_of(branch, dataset.shape, config.model)
@@ -195,7 +194,7 @@ class Run:
             branches = self.load_branches()
         self.initial = initial.branches[branch] if initial and branch else initial
         if self.initial:
-            begin_with(self.network, config.model, self.initial)
+            load_weights(self.network, self.initial.folder)
             self.identity |= {"initial weights": self.initial.sha256}
         with self.parallel.scope():
             self.trainer = make_trainer(self.network, config, self.total)

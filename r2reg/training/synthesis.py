@@ -122,15 +122,6 @@ def draw(rng: np.random.Generator, ids: Collection[int], contrast: str = "t1") -
     )
 
 
-def mean_greys(ids: Collection[int]) -> Paint:
-    """The recipe without chance: T1-like greys of recognised FreeSurfer tissues, of other ids greys in rising order."""
-    brain = is_freesurfer(ids)
-    known = sorted(label for label in ids if label > 0)
-    rising = dict(zip(known, np.linspace(*MEAN_RANGE, len(known)).tolist(), strict=True))
-    means = {label: T1_MEANS.get(tissue(label), rising[label]) if brain else rising[label] for label in known}
-    return Paint(means=means, sds=dict.fromkeys(known, 0.0), blur=BLUR_RANGE[0], noise=0.0, seed=0)
-
-
 def paint(labels: np.ndarray, recipe: Paint) -> np.ndarray:
     """An image from a label map, see `paint_classes`.
 

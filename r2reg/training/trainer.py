@@ -18,7 +18,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
     """The parts of the objective that have a weight, unweighted scalars, lower is better.
 
     Of a network with several scales (ms-vm-diff) the means over the scales, each with its own images; what looks at
-    inverses or at the harmonised images is of the finest.
+    inverses is of the finest.
 
     Args:
         batch: as `batches.Batches` makes it.
@@ -30,8 +30,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
 
     return_trip = (outputs["displacement"], outputs.get("backward"))
     flow_trip = (outputs["displacement"], outputs.get("inverse"))
-    of_finest: dict[str, Callable[[], Tensor]] = {
-        "harmonisation": lambda: harmonisation(batch, outputs),
+    inverses: dict[str, Callable[[], Tensor]] = {
         "inverse_consistency": lambda: regularity.inverse_consistency(*return_trip),
         "gradicon": lambda: regularity.gradicon(*return_trip),
         "flow_consistency_data": lambda: regularity.flow_consistency(*flow_trip, batch["data_points"]),
@@ -40,7 +39,7 @@ def loss_parts(batch: dict[str, Tensor], outputs: dict[str, Tensor], config: Tra
     by_scale = [_scale_parts(*at_scale(batch, outputs, scale), config) for scale in config.model.scales]
     parts = {}
     for name in part_names(config):
-        values = [makers[name]() for makers in by_scale] if name in by_scale[0] else [of_finest[name]()]
+        values = [makers[name]() for makers in by_scale] if name in by_scale[0] else [inverses[name]()]
         parts[name] = sum(values) / len(values)
     return parts
 
@@ -107,14 +106,6 @@ def dice_loss(batch: dict[str, Tensor], displacement: Tensor) -> Tensor:
     if factor > 1:
         displacement = shrink(displacement, factor) / factor
     return soft_dice(fixed, warp(moving, displacement))
-
-
-def harmonisation(batch: dict[str, Tensor], outputs: dict[str, Tensor]) -> Tensor:
-    """Mean squared difference of both harmonised images from the plain ones."""
-    from keras import ops
-
-    gaps = [outputs[f"harmonised_{role}"] - batch[f"{role}_plain"] for role in ("moving", "fixed")]
-    return sum(ops.mean(ops.square(gap)) for gap in gaps) / len(gaps)
 
 
 def total_loss(parts: dict[str, Tensor], config: TrainConfig) -> Tensor:

@@ -211,22 +211,3 @@ def test_an_error_while_making_a_batch_reaches_the_consumer(make_batches, monkey
     monkeypatch.setattr(batches, "training", lambda step: 1 / 0)
     with Prefetch(batches, 0, 5, workers=1) as data, pytest.raises(ZeroDivisionError):
         next(iter(data))
-
-
-def test_plain_images_are_the_labels_in_mean_greys_and_share_the_view(make_batches):
-    harmonised = replace(make_batches().config.model, harmonise=True)
-    settings = {"synthesis": "labels", "similarity": "dice", "contrast": "random"}
-    plain = make_batches(**settings, model=harmonised).training(0)
-    without = make_batches(**settings).training(0)
-    assert plain.keys() - without.keys() == {"moving_plain", "fixed_plain"}
-    for name in without:
-        np.testing.assert_array_equal(plain[name], without[name])
-    labels = plain["fixed_labels"].argmax(axis=-1)[plain["fixed_labels"].max(axis=-1) == 255]
-    greys = plain["fixed_plain"][..., 0][plain["fixed_labels"].max(axis=-1) == 255]
-    # Two classes: the outer one dark, the inner one bright, whatever the image's contrast.
-    assert greys[labels == 0].mean() < 0.4 < 0.8 < greys[labels == 1].mean()
-    cropped = make_batches(**settings, model=harmonised, augment=("crop",), batch_size=8).training(1)
-    for role in ("moving", "fixed"):
-        black = (cropped[role] == 0).all(axis=(2, 3, 4))
-        assert (cropped[f"{role}_plain"][black] == 0).all()
-        assert (cropped[f"{role}_plain"] > 0.5).any()

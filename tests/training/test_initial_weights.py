@@ -65,20 +65,6 @@ def test_it_is_part_of_what_resume_asks_for(first, cohort, small_config, tmp_pat
     assert train(cohort, run, longer, resume=True, initial=first).steps == 2
 
 
-def test_a_harmoniser_may_be_put_before_it_and_not_taken_away(first, cohort, small_config, tmp_path, weights):
-    plain = small_config(**STILL, synthesis="labels", similarity="dice")
-    harmonised = dataclasses.replace(plain, model=dataclasses.replace(plain.model, harmonise=True))
-    run = tmp_path / "run"
-    train(cohort, run, harmonised, initial=first)
-    found, expected = (list(weights(path / "model.weights.h5").values()) for path in (run, first))
-    assert len(found) > len(expected)
-    for array in expected:
-        assert any(array.shape == other.shape and np.allclose(array, other, rtol=0, atol=1e-9) for other in found)
-    assert "harmonisation" in (run / "history.csv").read_text(encoding="utf-8")
-    with pytest.raises(ModelError, match="it has harmonise True in place of False"):
-        train(cohort, tmp_path / "back", plain, initial=run)
-
-
 def test_weights_that_do_not_fit(first, cohort, small_config, tmp_path):
     other = small_config(model=NetworkConfig(network="nsvf-r2net", **SMALL), steps=1)
     with pytest.raises(ModelError, match=r"cannot begin with its weights, it has network svf-r2net in place of nsvf"):
