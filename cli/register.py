@@ -155,6 +155,8 @@ def register(
 
 def summary(metrics: dict[str, Any], output: Path) -> str:
     """The scores before and after, a line each."""
+    from r2reg.report.verdict import model_told
+
     rows = [
         (name, metrics["similarity"]["before"][name], metrics["similarity"]["after"][name])
         for name in ("mse", "ncc", "lncc")
@@ -165,8 +167,7 @@ def summary(metrics: dict[str, Any], output: Path) -> str:
     lines = [f"{'':8} {'before':>9} {'after':>9}"]
     lines += [f"{name:8} {_number(before):>9} {_number(after):>9}" for name, before, after in rows]
     if metrics["model"]:
-        alike = "LNCC {affine:.3f}, {network:.3f} after it, on its grid".format(**metrics["model"]["lncc"])
-        lines.append(f"model {metrics['model']['name']}: {alike}{'' if metrics['model']['used'] else '; left out'}")
+        lines.append(f"model {metrics['model']['name']}: {model_told(metrics['model'])}")
     deformation = metrics["deformation"]
     residual = _number(deformation["inverse_residual_mm"]["p99"])
     lines.append(

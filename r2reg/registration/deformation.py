@@ -36,6 +36,9 @@ CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44); between a T1 and a T2 scan, which it does not know, not at all (two painted pairs).
 LEAST_GAIN = 1.1
+# Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one: painted T1,
+# T2 and FLAIR pairs, 0.91 to 0.99; T1-T2 and T2-FLAIR, below 0.35.
+SAME_CONTRAST = 0.9
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -46,7 +49,8 @@ class Deformation:
     Attributes:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
-        model: {"name", "sha256", "lncc": {"affine", "network"}, "used"} of the network; LNCC on its grid.
+        model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
+            and whether it was shown moving in fixed's contrast.
         affine: in place of the one that it went on from, where that was changed.
     """
 
@@ -259,17 +263,43 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     from r2reg.registration.network import likeness
 
     images = aligned.images_on(network.grid)
-    found = network(images)
-    before, after = likeness(images), likeness(images, found)
+    before, found = likeness(images), network(images)
+    after, matched = likeness(images, found), False
+    other = _in_one_contrast(network, images)
+    if other is not None and (alike := likeness(images, other)) > after:
+        found, after, matched = other, alike, True
     used = after >= LEAST_GAIN * before or not chosen
     name = network.model.folder.resolve().name
     told = (name, after, before, "its map is used" if used else "going on without it")
+    if matched:
+        log.info("%s was shown the moving image in the fixed one's contrast", name)
     if after < before:
         log.warning("%s makes the images less alike (LNCC %.3f, %.3f before): it may not know such images; %s", *told)
     elif not used:
         log.info("%s hardly makes the images more alike (LNCC %.3f, %.3f before): %s", *told)
-    part = {"name": name, "sha256": network.model.sha256, "lncc": {"affine": before, "network": after}, "used": used}
-    return found if used else None, part
+    part = {"name": name, "sha256": network.model.sha256, "lncc": {"affine": before, "network": after}}
+    return found if used else None, part | {"used": used, "matched": matched}
+
+
+def _in_one_contrast(network: Estimator, images: LevelImages) -> MapOnGrid | None:
+    """The network's map for moving in fixed's contrast, matched as the affine aligns them and then as that map does;
+    none where they are of one contrast."""
+    from keras import ops
+
+    from r2reg.flow.warp import warp
+    from r2reg.registration.contrast import match_contrast, share_contrast
+
+    fixed, moving = (ops.convert_to_numpy(image)[0, ..., 0] for image in (images.fixed, images.moving))
+    matched = match_contrast(moving, moving, fixed)
+    if share_contrast(moving, matched, SAME_CONTRAST):
+        return None
+
+    def shown(greys: np.ndarray) -> MapOnGrid:
+        return network(replace(images, moving=ops.convert_to_tensor(greys[None, ..., None])))
+
+    first = shown(matched)
+    aligned = warp(images.moving, first.on(images.grid).phi.displacement)
+    return shown(match_contrast(moving, ops.convert_to_numpy(aligned)[0, ..., 0], fixed))
 
 
 def _none(grid: Grid) -> Deformation:

@@ -19,7 +19,7 @@ from r2reg.io.images import Volume
 from r2reg.preprocessing.intensity import intensity_bounds, normalise, scale
 from r2reg.report import figures
 from r2reg.report.page import write_page
-from r2reg.report.verdict import Verdict
+from r2reg.report.verdict import Verdict, model_told
 from r2reg.report.views import as_pictures, grey, places_ras, slices, views
 from r2reg.threads import in_threads
 
@@ -268,10 +268,7 @@ def _seconds(seconds: Mapping[str, float]) -> str:
 
 def _model(model: Mapping[str, Any] | None) -> str:
     """Which network took part, and what it changed."""
-    if not model:
-        return ""
-    alike = "LNCC {affine:.3f} before it, {network:.3f} after it, on its grid".format(**model["lncc"])
-    return f"{model['name']} {model['sha256']}, {alike}{'' if model['used'] else '; left out'}"
+    return f"{model['name']} {model['sha256']}, {model_told(model)}" if model else ""
 
 
 def _provenance(known: Mapping[str, Any]) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,3 +119,11 @@ def _regularity(deformation: dict[str, Any]) -> Iterator[tuple[Level, str]]:
             "look here",
             f"The map is rough (SDlogJ {deformation['sdlogj']:.2f}; good ones stay below {ROUGH:.2f}).",
         )
+
+
+def model_told(model: Mapping[str, Any]) -> str:
+    """What a network changed, of the `model` of metrics.json; "matched" is missing from those of older versions."""
+    told = "LNCC {affine:.3f}, {network:.3f} after it, on its grid".format(**model["lncc"])
+    if model.get("matched"):
+        told += "; shown moving in fixed's contrast"
+    return told if model["used"] else f"{told}; left out"
