@@ -9,6 +9,7 @@ Fixed keeps its person's pose; moving is rotated, scaled, sheared and shifted. T
 DIR gets `pairs.csv` (paths relative to it, as `r2reg` reads tables), `recipes.csv` (a row per pair: seed, people,
 and how moving was posed), the images and labels, and per pair `ID_pose.mat` (ITK: moving's points -> the original
 map's). A pair's anatomy, pose and noise depend on its seed alone: sets of different contrast are otherwise alike.
+With --skull greys and noise are others.
 """
 
 from __future__ import annotations
@@ -234,7 +235,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-ct: fixed T1-like, moving CT-like")
     parser.add_argument("--subjects", type=number_range, metavar="A-B", help="maps A to B by name, from 1 [all]")
-    parser.add_argument("--skull", action="store_true", help="show what lies around the brain too")
+    parser.add_argument("--skull", action="store_true", help="show the head around the brain, as far as the view goes")
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="voxels of 1 mm along the maps' axes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

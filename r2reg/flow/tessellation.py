@@ -20,7 +20,7 @@ MOST_PARAMETERS = 10_000
 
 
 @cache
-def tessellate(counts: tuple[int, ...], boundary: Boundary = "fixed") -> Tessellation:
+def tessellate(counts: tuple[int, ...], boundary: Boundary) -> Tessellation:
     """The `Tessellation`, one and the same each time: what is compiled for it serves all who use it."""
     return Tessellation(counts, boundary)
 

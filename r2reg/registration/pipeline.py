@@ -119,7 +119,7 @@ def check_request(pair: Pair, config: RegisterConfig) -> None:
     if "labels" in config.guide:
         guiding_labels(pair)
     if config.transform.endswith("cpab"):
-        tessellate((config.boxes,) * pair.fixed.grid.ndim)  # tells what cannot be
+        tessellate((config.boxes,) * pair.fixed.grid.ndim, "fixed")  # tells what cannot be
     refined = config.transform == "flow" and config.refine != "none"
     least, what = (3, "a refinement") if refined else (2, "a Jacobian")
     shape = pair.fixed.grid.shape

@@ -18,6 +18,7 @@ from r2reg.flow.families import (
     make_family,
     matrix_exponential,
 )
+from r2reg.flow.tessellation import tessellate
 
 FAMILIES = [
     *(kind(ndim) for kind in (Affine, AffineDiff, Homography, ThinPlate) for ndim in (2, 3)),
@@ -135,3 +136,4 @@ def test_families_alike_share_what_is_compiled_for_their_cells():
     assert first.tessellation is again.tessellation
     assert first.tessellation is make_family("affine-cpab", 2, 3, "free").tessellation
     assert first.tessellation is not make_family("cpab", 2, 3, "fixed").tessellation
+    assert make_family("cpab", 2, 3).tessellation is tessellate((3, 3), "fixed")

@@ -1,6 +1,6 @@
 """Moving in fixed's contrast, for networks that know pairs of one contrast."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +49,15 @@ def test_greys_become_those_that_the_other_shows_there(shift, closest):
     np.testing.assert_array_equal(matched[tissues() == 0], 0)
 
 
+def test_a_few_greys_of_many():
+    """As a brain's in a CT that is not clipped: bone and air take the rest of the range."""
+    moving, fixed = 0.45 + 0.02 * scan(T2, seed=1), scan(T1, seed=2)
+    moving[tissues() == 0], moving[0], fixed[0] = 0, 1, 1
+    inside = (tissues() > 0) & (moving < 1)
+    matched = match_contrast(moving, moving, fixed)
+    assert np.abs(matched - np.array([0, *T1])[tissues()])[inside].mean() < 0.05
+
+
 def test_one_contrast_or_two():
     for greys, shared in ((T1, True), (T2, False), ((0.2, 0.9, 0.6), False), ((0.3, 0.5, 0.8), True)):
         moving, fixed = scan(greys, seed=1), scan(T1, seed=2, shift=2)
@@ -62,30 +71,28 @@ def test_images_that_say_nothing():
         assert share_contrast(one, match_contrast(one, one, other), 0.9)
 
 
-@dataclass
 class Shifting:
-    """In place of an Estimator: keeps what it is shown, and answers with a shift of so many voxels."""
+    """In place of an Estimator: keeps what it is shown, and answers with shifts of so many voxels in turn."""
 
-    grid: Grid
-    shift: float
-    shown: list[np.ndarray] = field(default_factory=list)
-    model: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(
-            folder=SimpleNamespace(resolve=lambda: SimpleNamespace(name="m")), sha256="0"
-        )
-    )
+    def __init__(self, *shifts):
+        self.grid, self.shifts, self.shown = Grid(SHAPE, np.eye(3)), iter(shifts), []
+        self.model = SimpleNamespace(folder=Path("m"), sha256="0")
 
     def __call__(self, images):
         self.shown.append(ops.convert_to_numpy(images.moving)[0, ..., 0])
         displacement = np.zeros((1, *self.grid.shape, 2), np.float32)
-        displacement[..., 0] = self.shift
+        displacement[..., 0] = next(self.shifts)
         tensor = ops.convert_to_tensor(displacement)
         return MapOnGrid(Diffeomorphism(tensor, invert(tensor)[0], Certificate()), self.grid)
 
 
-def images_of(moving, fixed):
-    grid = Grid(SHAPE, np.eye(3))
-    return LevelImages(grid, *(ops.convert_to_tensor(image[None, ..., None]) for image in (fixed, moving)))
+def images_of(moving, fixed, **masks):
+    tensors = [ops.convert_to_tensor(image[None, ..., None]) for image in (fixed, moving)]
+    return LevelImages(Grid(SHAPE, np.eye(3)), *tensors, **masks)
+
+
+def shifts_of(maps):
+    return [float(ops.convert_to_numpy(found.phi.displacement)[0, 0, 0, 0]) for found in maps]
 
 
 @pytest.mark.backends
@@ -93,23 +100,48 @@ def test_the_network_is_shown_one_contrast_twice_the_second_time_as_its_map_alig
     moving, fixed = scan(T2, seed=1), scan(T1, seed=2, shift=2)
     wanted = np.array([0, *T1])[tissues()]
     inside = moving > 0.1
-    shifting = Shifting(Grid(SHAPE, np.eye(3)), -2.0)
-    assert deformation._in_one_contrast(shifting, images_of(moving, fixed)) is not None
+    shifting = Shifting(-2.0, 5.0)
+    assert shifts_of(deformation._in_one_contrast(shifting, images_of(moving, fixed))) == [-2, 5]
     first, second = (np.abs(shown - wanted)[inside].mean() for shown in shifting.shown)
     assert second < 0.3 * first < 0.3 * np.abs(moving - wanted)[inside].mean()
-    alike = Shifting(Grid(SHAPE, np.eye(3)), -2.0)
-    assert deformation._in_one_contrast(alike, images_of(scan(T1, seed=1), fixed)) is None
+    alike = Shifting()
+    assert not deformation._in_one_contrast(alike, images_of(scan(T1, seed=1), fixed))
     assert not alike.shown
 
 
-@pytest.mark.parametrize(("own", "matched", "used"), [(0.3, 0.5, True), (0.5, 0.3, False)])
-def test_the_map_that_makes_the_images_more_alike_is_kept(monkeypatch, own, matched, used):
+@pytest.mark.backends
+def test_what_masks_leave_out_teaches_no_grey():
+    """Fat around the head, in moving as grey as a tissue that it is not in fixed."""
+    head = np.ones(SHAPE, bool)
+    head[4:-4, 4:-4] = False
+    brain = ops.convert_to_tensor((~head).astype(np.float32)[None, ..., None])
+    moving, fixed = np.where(head, T2[2], scan(T2, seed=1)), np.where(head, 0.1, scan(T1, seed=2))
+    wanted = np.array([0, *T1])[tissues()]
+    inside = (tissues() > 0) & ~head
+    errors = []
+    for masks in ({}, {"mask": brain}, {"moving_mask": brain}):
+        shifting = Shifting(0.0, 0.0)
+        deformation._in_one_contrast(shifting, images_of(moving.astype("float32"), fixed.astype("float32"), **masks))
+        errors += [[np.abs(shown - wanted)[inside].mean() for shown in shifting.shown]]
+    whole, *masked = errors
+    assert all(max(error) < 0.01 < 0.05 < min(whole) for error in masked)
+
+
+@pytest.mark.parametrize(("alike", "kept"), [((0.3, 0.4, 0.5), 3), ((0.3, 0.5, 0.4), 2), ((0.5, 0.4, 0.3), 1)])
+def test_the_map_that_makes_the_images_most_alike_is_kept(monkeypatch, alike, kept):
     images = images_of(scan(T2, seed=1), scan(T1, seed=2, shift=2))
-    values = iter([0.2, own, matched])
+    values = iter([0.2, *alike])
     monkeypatch.setattr(network, "likeness", lambda *_: next(values))
-    _, told = deformation._from_network(
-        Shifting(images.grid, -2.0), SimpleNamespace(images_on=lambda _: images), chosen=True
-    )
-    assert told["matched"] is used
-    assert told["lncc"] == {"affine": 0.2, "network": max(own, matched)}
-    assert ("shown moving in fixed's contrast" in model_told(told)) is used
+    aligned = SimpleNamespace(images_on=lambda _: images)
+    found, told = deformation._from_network(Shifting(1.0, 2.0, 3.0), aligned, chosen=True)
+    assert shifts_of([found]) == [kept]
+    assert told["matched"] is (kept > 1)
+    assert told["lncc"] == {"affine": 0.2, "network": 0.5}
+    assert ("shown moving in fixed's contrast" in model_told(told)) is (kept > 1)
+
+
+def test_what_is_told_of_a_network():
+    lncc = {"affine": 0.25, "network": 0.375}
+    assert model_told({"lncc": lncc, "used": True}) == "LNCC 0.250 before it, 0.375 after it, on its grid"
+    told = model_told({"lncc": lncc, "used": False, "matched": True})
+    assert told.endswith("shown moving in fixed's contrast; left out")
