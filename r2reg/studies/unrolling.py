@@ -219,11 +219,14 @@ def claims(rows: list[dict[str, Any]]) -> list[Claim]:
 
 
 def draw_maps(flows: dict[Setting, Flow], path: Path) -> None:
-    """The Jacobian over the domain, first seed, colours as in the paper's Fig. 4."""
+    """The Jacobian over the domain, first seed (Fig. 4), on a logarithmic scale but for -1 to 1."""
+    from matplotlib.colors import SymLogNorm
+
     figure, axes = panels(flows)
     for (setting, flow), axis in zip(flows.items(), axes, strict=True):
         values = jacobian(flow, setting.scheme)[0]
-        shown = axis.imshow(values.T, origin="lower", cmap="RdBu", vmin=-2.5, vmax=2.5, extent=[-REACH, REACH] * 2)
+        scale = SymLogNorm(1, vmin=-1000, vmax=1000)
+        shown = axis.imshow(values.T, origin="lower", cmap="RdBu", norm=scale, extent=[-REACH, REACH] * 2)
         axis.set_xlabel(f"J in [{values.min():.2f}, {values.max():.2f}]")
     figure.colorbar(shown, ax=axes.tolist(), label="Jacobian; below 0 the map folds", shrink=0.6)
     write_figure(figure, path)
