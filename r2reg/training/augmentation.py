@@ -1,15 +1,16 @@
 """Augmentation: the same pair seen differently, a pure function of a random generator.
 
 affine: both images by one random affine map of space, moving by a smaller one of its own besides, so that alignment is
-never perfect. warp: each image by a smooth one-to-one warp of its own, as if it were another person. flip: the first
-axis turned round, which lies from right to left, and the labels of FreeSurfer's paired structures exchanged with it.
-resolution, bias, intensity (gamma and noise) and crop: of each image its own, see `look`.
+never perfect. warp: both by one smooth one-to-one warp, as if they were two other people, moving by a smaller one of
+its own besides; where both are one image, each by a whole warp of its own, as nothing else tells them apart. flip:
+the first axis turned round, which lies from right to left, and the labels of FreeSurfer's paired structures exchanged
+with it. resolution, bias, intensity (gamma and noise) and crop: of each image its own, see `look`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from r2reg.training.look import Look, draw_look, looked
 from r2reg.training.motion import PUSH_MM, WAVES_MM, Motion, draw_matrix, moved_image, moved_labels, places
 from r2reg.training.synthesis import is_freesurfer, other_side
 
-OWN = 0.3  # of the affine's bounds, moving's own
+OWN = 0.3  # of the affine's bounds and of the warp's, moving's own
 ROLES = ("moving", "fixed")
 Paint = Callable[[np.ndarray], np.ndarray]
 
@@ -32,13 +33,16 @@ class Augmentation:
     looks: dict[str, Look]
 
 
-def draw_augmentation(rng: np.random.Generator, kinds: Sequence[Augment], spacing: Sequence[float]) -> Augmentation:
+def draw_augmentation(
+    rng: np.random.Generator, kinds: Sequence[Augment], spacing: Sequence[float], one_image: bool = False
+) -> Augmentation:
     """An augmentation of the given kinds.
 
     The numbers drawn do not depend on the kinds, so a kind more or less leaves the others as they were.
 
     Args:
         spacing: of the grid, mm.
+        one_image: moving and fixed are the same before it.
     """
     ndim = len(spacing)
     common, own = (draw_matrix(rng, np.asarray(spacing), share) for share in (1.0, OWN))
@@ -46,10 +50,18 @@ def draw_augmentation(rng: np.random.Generator, kinds: Sequence[Augment], spacin
     flip = bool(rng.random() < 0.5)
     motions, looks = {}, {}
     for role in ROLES:
-        push, waves, seed = rng.uniform(0, PUSH_MM), rng.uniform(*WAVES_MM), int(rng.integers(2**31))
+        push, waves, seed = float(rng.uniform(0, PUSH_MM)), float(rng.uniform(*WAVES_MM)), int(rng.integers(2**31))
         matrix = matrices[role] if "affine" in kinds else np.eye(ndim + 1)
-        motions[role] = Motion(matrix, float(push) if "warp" in kinds else 0.0, float(waves), seed)
+        motions[role] = Motion(matrix, push if "warp" in kinds else 0.0, waves, seed)
         looks[role] = draw_look(rng, kinds, ndim)
+    if "warp" in kinds and not one_image:
+        of_its_own = motions["moving"]
+        motions["moving"] = replace(
+            motions["fixed"],
+            matrix=of_its_own.matrix,
+            own_push=OWN * of_its_own.push,
+            own_seed=of_its_own.seed,
+        )
     return Augmentation(flip and "flip" in kinds, motions, looks)
 
 

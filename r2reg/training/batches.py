@@ -109,7 +109,7 @@ class Batches:
             mask = dataset.items[fixed].load("mask")
             arrays["mask"] = np.ones(dataset.shape, np.float32) if mask is None else np.asarray(mask, np.float32)
         paints = self._paints(rng) if painted else None
-        change = draw_augmentation(rng, augment, dataset.spacing)
+        change = draw_augmentation(rng, augment, dataset.spacing, one_image=moving == fixed)
         arrays = augmented(arrays, change, dataset.label_ids, dataset.shape, dataset.spacing, paints)
         pair: Batch = {name: arrays[name][..., None] for name in ("moving", "fixed", "mask") if name in arrays}
         if label_shape:

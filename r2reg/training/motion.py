@@ -25,17 +25,20 @@ class Motion:
         matrix: (d+1, d+1), voxels about the centre.
         push, waves: of the warp, mm; push 0: none.
         seed: of its control points.
+        own_push, own_seed: of what is added to the warp's velocity.
     """
 
     matrix: np.ndarray
     push: float = 0.0
     waves: float = 40.0
     seed: int = 0
+    own_push: float = 0.0
+    own_seed: int = 0
 
     @property
     def still(self) -> bool:
         """Whether nothing moves."""
-        return self.push == 0 and np.array_equal(self.matrix, np.eye(len(self.matrix)))
+        return self.push == self.own_push == 0 and np.array_equal(self.matrix, np.eye(len(self.matrix)))
 
 
 def draw_matrix(rng: np.random.Generator, spacing: np.ndarray, share: float) -> np.ndarray:
@@ -55,7 +58,7 @@ def draw_matrix(rng: np.random.Generator, spacing: np.ndarray, share: float) -> 
 def places(motion: Motion, shape: Sequence[int], spacing: np.ndarray) -> np.ndarray:
     """(*shape, d) float32: the voxel of the old image that each voxel of the new one shows."""
     points = identity_points(tuple(shape)).astype(np.float32)
-    if motion.push > 0:
+    if motion.push > 0 or motion.own_push > 0:
         points += warp_field(motion, shape, spacing)
     centre = (np.array(shape) - 1) / 2
     linear, shift = motion.matrix[:-1, :-1], motion.matrix[:-1, -1]
@@ -69,6 +72,7 @@ def warp_field(motion: Motion, shape: Sequence[int], spacing: np.ndarray) -> np.
     knots = np.maximum(np.ceil(extent / motion.waves), 2).astype(int)
     coarse = np.maximum(np.ceil(extent / GRID_MM), 4).astype(int)
     values = np.random.default_rng(motion.seed).normal(0, motion.push, (*knots, len(shape)))
+    values += np.random.default_rng(motion.own_seed).normal(0, motion.own_push, values.shape)
     displacement = resized(values, coarse, order=3) / (extent / coarse) / 2**SQUARINGS
     for _ in range(SQUARINGS):
         displacement = compose(displacement, displacement)

@@ -85,7 +85,7 @@ def test_intensities_keep_background_and_range(pair):
 
 def test_a_kind_more_leaves_the_others():
     few, all_ = (
-        draw_augmentation(np.random.default_rng(3), kinds, (2.0, 2.0))
+        draw_augmentation(np.random.default_rng(3), kinds, (2.0, 2.0), one_image=True)
         for kinds in (("affine",), ("affine", *get_args(Augment)))
     )
     for role in ("moving", "fixed"):
@@ -95,6 +95,20 @@ def test_a_kind_more_leaves_the_others():
     turn = few.motions["fixed"].matrix[:2, :2]
     assert np.linalg.det(turn) == pytest.approx(1, abs=0.25)
     assert few.looks["fixed"].gamma == 1.0
+
+
+def test_two_people_are_warped_alike_and_one_image_twice():
+    """Two people differ already: only a small warp of moving's own is added. One image differs by its warps alone."""
+    shape, spacing = (40, 48, 40), np.array([4.0, 4.0, 4.0])
+    apart = {True: [], False: []}
+    for seed in range(6):
+        for one_image, found in apart.items():
+            change = draw_augmentation(np.random.default_rng(seed), ("warp",), tuple(spacing), one_image=one_image)
+            moving, fixed = (warp_field(change.motions[role], shape, spacing) for role in ("moving", "fixed"))
+            found.append(np.sqrt(((moving - fixed) ** 2).mean() / (fixed**2).mean()))
+            assert change.motions["moving"].push == change.motions["fixed"].push or one_image
+    assert 0.02 < np.median(apart[False]) < 0.6
+    assert np.median(apart[True]) > 1
 
 
 def test_a_warp_is_one_to_one_and_as_large_as_drawn():
