@@ -3,8 +3,9 @@
     python benchmarks/painted_pairs.py LABELS -o DIR --pairs 10 --contrast t1 --subjects 9-16 --seed 0
 
 LABELS is a folder of FreeSurfer maps (*.nii.gz, conformed: 256^3, 1 mm, LIA). Each label map is resampled once, by
-nearest neighbour, and painted on the final grid: class means and texture, partial volume, a bias field, noise.
-Fixed keeps its person's pose; moving is rotated, scaled, sheared and shifted. The background is exactly 0.
+nearest neighbour, to voxels of --spacing, and painted on the final grid: class means and texture, partial volume, a
+bias field, noise. Fixed keeps its person's pose; moving is rotated, scaled, sheared and shifted. The background
+is exactly 0.
 
 DIR gets `pairs.csv` (paths relative to it, as `r2reg` reads tables), `recipes.csv` (a row per pair: seed, people,
 and how moving was posed), the images and labels, and per pair `ID_pose.mat` (ITK: moving's points -> the original
@@ -29,7 +30,7 @@ from r2reg.io.transforms import write_affine
 from r2reg.resampling import resample
 from r2reg.training.synthesis import T1_JITTER, Paint, draw, paint, strip_skull, tissue
 
-SHAPE = (160, 192, 224)  # voxels of 1 mm along the map's axes: the usual crop around a brain in L, I, A
+SHAPE = (160, 192, 224)  # mm along the map's axes: the usual crop around a brain in L, I, A
 # Mean grey per FreeSurfer id (left) beside T1's own; our reading of textbook images. T2: fluid brightest, grey above
 # white matter, iron-rich pallidum darkest, flow in vessels black. FLAIR: the same with fluid dark. CT, in a window for
 # brains: fluid dark, grey a little above white matter, all else alike.
@@ -107,11 +108,11 @@ def brain_points(labels: Volume) -> Array:
     return labels.grid.index_to_ras(index.astype(np.float64))
 
 
-def view(like: Grid, centre: Array, shape: Sequence[int]) -> Grid:
-    """A grid of 1 mm voxels with the axes of another, about a centre (RAS mm)."""
+def view(like: Grid, centre: Array, shape: Sequence[int], spacing: float) -> Grid:
+    """A grid of cubic voxels with the axes of another, about a centre (RAS mm)."""
     affine = np.eye(4)
-    affine[:3, :3] = like.directions
-    affine[:3, 3] = centre - like.directions @ ((np.array(shape) - 1) / 2)
+    affine[:3, :3] = like.directions * spacing
+    affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid(tuple(shape), affine)
 
 
@@ -121,7 +122,9 @@ def share_inside(grid: Grid, points: Array) -> float:
     return float(((index >= 0) & (index <= np.array(grid.shape) - 1)).all(axis=-1).mean())
 
 
-def posed_view(rng: np.random.Generator, labels: Volume, shape: Sequence[int]) -> tuple[Pose, Affine, Grid]:
+def posed_view(
+    rng: np.random.Generator, labels: Volume, shape: Sequence[int], spacing: float
+) -> tuple[Pose, Affine, Grid]:
     """A pose under which the brain fits into a view, its map to the original, and that view.
 
     Raises:
@@ -132,18 +135,19 @@ def posed_view(rng: np.random.Generator, labels: Volume, shape: Sequence[int]) -
     for _ in range(DRAWS):
         pose = draw_pose(rng)
         to_original = pose.to_original(centre)
-        grid = view(labels.grid, centre + pose.shift + pose.off_centre, shape)
+        grid = view(labels.grid, centre + pose.shift + pose.off_centre, shape, spacing)
         if share_inside(grid, to_original.inverse().map_points(points)) >= FITTING:
             return pose, to_original, grid
-    raise SystemExit(f"{labels.path}: does not fit into {tuple(shape)} voxels of 1 mm; give a larger --shape")
+    raise SystemExit(f"{labels.path}: does not fit into {tuple(shape)} voxels of {spacing:g} mm")
 
 
-def plain_view(labels: Volume, shape: Sequence[int]) -> Grid:
-    """A view of the brain as it lies, on the map's own voxels."""
+def plain_view(labels: Volume, shape: Sequence[int], spacing: float = 1.0) -> Grid:
+    """A view of the brain as it lies, its first voxel about one of the map's own."""
     points = brain_points(labels)
     centre = (points.min(axis=0) + points.max(axis=0)) / 2
-    first = np.rint(labels.grid.ras_to_index(centre) - (np.array(shape) - 1) / 2)
-    return view(labels.grid, labels.grid.index_to_ras(first + (np.array(shape) - 1) / 2), shape)
+    half = spacing * (np.array(shape) - 1) / 2
+    first = np.rint(labels.grid.ras_to_index(centre) - half)
+    return view(labels.grid, labels.grid.index_to_ras(first + half), shape, spacing)
 
 
 def bias_field(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
@@ -183,7 +187,7 @@ def choose_people(rng: np.random.Generator, people: Sequence[int], pairs: int) -
 
 
 def make_pair(
-    name: str, files: tuple[Path, Path], seed: int, contrast: str, shape: Sequence[int], folder: Path, skull: bool
+    name: str, files: tuple[Path, Path], seed: int, contrast: str, spacing: float, folder: Path, skull: bool
 ) -> dict[str, str | float]:
     """Write one pair; returns its row of recipes.csv but for the people."""
     heads = [read_labels(path) for path in files]
@@ -191,8 +195,9 @@ def make_pair(
     shown = heads if skull else brains
     ids = sorted({label for volume in shown for label in np.unique(volume.array).tolist()})
     rngs = np.random.default_rng(seed).spawn(3)
-    pose, to_original, moving_view = posed_view(rngs[0], moving, shape)
-    fixed_view = plain_view(fixed, shape)
+    shape = [round(length / spacing) for length in SHAPE]
+    pose, to_original, moving_view = posed_view(rngs[0], moving, shape, spacing)
+    fixed_view = plain_view(fixed, shape, spacing)
     sides = {"fixed": (shown[1], fixed_view, []), "moving": (shown[0], moving_view, [to_original])}
     for (side, (volume, grid, transforms)), rng, look in zip(sides.items(), rngs[1:], CONTRASTS[contrast], strict=True):
         labels = resample(volume, grid, transforms, "nearest")
@@ -236,7 +241,7 @@ def main() -> None:
     parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-ct: fixed T1-like, moving CT-like")
     parser.add_argument("--subjects", type=number_range, metavar="A-B", help="maps A to B by name, from 1 [all]")
     parser.add_argument("--skull", action="store_true", help="show the head around the brain, as far as the view goes")
-    parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, help="voxels of 1 mm along the maps' axes")
+    parser.add_argument("--spacing", type=float, default=1.0, help="of the images, mm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     files = dict(enumerate(sorted(options.labels.glob("*.nii.gz")), start=1))
@@ -250,7 +255,7 @@ def main() -> None:
     for (m, f), seed in zip(chosen, seeds.tolist(), strict=True):
         name = f"{m:02d}_to_{f:02d}"
         paths = (files[m], files[f])
-        row = make_pair(name, paths, seed, options.contrast, options.shape, options.output, options.skull)
+        row = make_pair(name, paths, seed, options.contrast, options.spacing, options.output, options.skull)
         recipes.append(row | {"moving_map": files[m].name, "fixed_map": files[f].name})
         columns = {key: f"{name}_{key}.nii.gz" for key in ("moving", "fixed", "moving_labels", "fixed_labels")}
         pairs.append({**columns, "id": name})
