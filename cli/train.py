@@ -100,6 +100,11 @@ OPTIONS = [
         settings.Contrast,
         "Of painted images: T1-like greys for FreeSurfer ids, random ones, or now these, now those.",
     ),
+    click.option(
+        "--one-contrast/--no-one-contrast",
+        default=None,
+        help="Both painted images of a pair in the same greys.  [default: no; of mse and lncc yes]",
+    ),
     choice("--skull", settings.Skull, "What lies around the brain of FreeSurfer maps; mixed: in half the images."),
     click.option("--augment", type=Words(), help=f"Any of {','.join(get_args(settings.Augment))}.  [default: none]"),
     click.option("--shape", type=Numbers(int), help="Training grid, such as 80x96x112.  [default: the first image's]"),
@@ -200,6 +205,7 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
     "image_sigma": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "prior_lambda": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "contrast": ("--synthesis labels", lambda c: c.synthesis == "labels"),
+    "one_contrast": ("--synthesis labels or shapes", lambda c: c.synthesis != "none"),
     "skull": ("--synthesis labels", lambda c: c.synthesis == "labels"),
 }
 

@@ -224,7 +224,8 @@ class TrainConfig(Settings):
     inverse_consistency and gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the
     flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1.
     `prior_lambda` is the precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is
-    drawn anew for every pair from `seed` and the step. `accumulate`: steps whose mean gradient makes one update.
+    drawn anew for every pair from `seed` and the step. `one_contrast`: both painted images of a pair have the same
+    greys; with mse and lncc, which compare them, always. `accumulate`: steps whose mean gradient makes one update.
     `mixed_precision`: the U-Net computes in half precision, which GPUs do faster. `devices`: over how many a batch
     is shared out. `shape` is the training grid in voxels, None derives it from the first training image. `epochs`
     counts passes over given pairs, or 100 steps of a cohort; `steps`, where given, counts steps instead. `schedule`
@@ -240,6 +241,7 @@ class TrainConfig(Settings):
     align: Align = "affine"
     synthesis: Synthesis = "none"
     contrast: Contrast = "t1"
+    one_contrast: bool = False
     skull: Skull = "strip"
     augment: tuple[Augment, ...] = ()
     shape: tuple[int, ...] | None = None

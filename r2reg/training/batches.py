@@ -127,7 +127,7 @@ class Batches:
         """By role, what paints an image of classes on the labels' grid."""
         config, dataset = self.config, self.dataset
         recipes = [draw(rng, dataset.label_ids, config.contrast) for _ in range(2)]
-        if config.similarity in ("mse", "lncc"):  # which compare intensities
+        if config.one_contrast or config.similarity in ("mse", "lncc"):  # which compare intensities
             recipes[1] = recipes[1].with_contrast_of(recipes[0])
         if config.skull == "mixed":
             recipes = [recipe.without(dataset.around_brain) if rng.random() < 0.5 else recipe for recipe in recipes]

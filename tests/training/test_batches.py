@@ -114,9 +114,21 @@ def test_painted_pairs(make_batches):
 )
 def test_images_whose_greys_are_compared_share_a_contrast(make_batches, contrast, similarity, shared):
     batches = make_batches(synthesis="labels", contrast=contrast, similarity=similarity)
-    recipes = [paint.keywords["recipe"] for paint in batches._paints(np.random.default_rng(1)).values()]
+    recipes = recipes_of(batches)
     assert (recipes[0].means == recipes[1].means) == shared
     assert recipes[0].seed != recipes[1].seed
+
+
+def recipes_of(batches):
+    """Of moving and fixed of a pair."""
+    return [paint.keywords["recipe"] for paint in batches._paints(np.random.default_rng(1)).values()]
+
+
+def test_one_contrast_for_both_images_of_a_pair(make_batches):
+    batches = make_batches(synthesis="labels", contrast="random", similarity="dice", one_contrast=True)
+    first, second = recipes_of(batches)
+    assert first.means == second.means
+    assert first.seed != second.seed
 
 
 def test_coarser_images_of_finer_labels(cohort, make_batches):
