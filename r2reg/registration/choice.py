@@ -12,29 +12,36 @@ from r2reg.io.images import Volume
 from r2reg.registration.pair import Pair
 from r2reg.released import names
 
-BRAIN = "brain"
+BRAIN, ANATOMY = "brain", "anatomy"
 # What a brain, with the head around it or without, measures from side to side, front to back and down to up, mm.
 BRAIN_MM = ((95, 200), (120, 250), (80, 290))
 COARSEST_MM = 3.0  # voxels of larger sides show a brain less well than the models have learnt it from
+# Of fixed's view along each axis, for anatomy: smaller ones are few of its voxels, larger ones fill the memory.
+VIEW_MM = (60, 400)
 SAMPLED = 200_000  # voxels to look at
 TAIL = 0.5  # percent of the bright voxels on either side that do not count for the extent
 
 
 def defaults() -> list[str]:
     """Names of the models that ship and are chosen by what the images show."""
-    return [name for name in (BRAIN,) if name in names()]
+    return [name for name in (BRAIN, ANATOMY) if name in names()]
 
 
 def suitable_model(pair: Pair) -> str | None:
-    """The name of a model that ships: that for brains where both 3-D images have a brain's size and fine voxels.
+    """The name of a model that ships: that for brains where both 3-D images have a brain's size and fine voxels, else
+    that for any anatomy, where fixed's view suits it.
 
     Returns:
         None where none ships for such images.
     """
     images = (pair.fixed, pair.moving)
-    if pair.fixed.grid.ndim != 3 or any(max(image.grid.spacing) > COARSEST_MM for image in images):
+    if pair.fixed.grid.ndim != 3:
         return None
-    return BRAIN if BRAIN in defaults() and all(map(has_brain_size, images)) else None
+    fine = all(max(image.grid.spacing) <= COARSEST_MM for image in images)
+    if BRAIN in defaults() and fine and all(map(has_brain_size, images)):
+        return BRAIN
+    view = pair.fixed.grid.shape * pair.fixed.grid.spacing
+    return ANATOMY if ANATOMY in defaults() and VIEW_MM[0] <= min(view) <= max(view) <= VIEW_MM[1] else None
 
 
 def has_brain_size(image: Volume) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from r2reg.io.tables import write_table
 from r2reg.studies.outcome import Claim, larger, write_figure, write_outcome
 from r2reg.studies.spiral import EPOCHS, NETWORKS, REACH, UNITS, Flow, Setting, draw_spiral, train_flow
+from r2reg.studies.workers import in_processes
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,9 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     if quick:
         seeds, epochs, settings = QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS
     (folder / "weights").mkdir(parents=True, exist_ok=True)
-    flows = {setting: trained(folder, setting, seeds, epochs) for setting in settings}
+    shared, asked = (folder, seeds, epochs), [(setting,) for setting in settings]
+    found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
+    flows = dict(zip(settings, found, strict=True))
     rows = [row for setting, flow in flows.items() for row in describe(setting, flow)]
     steps = [row for setting, flow in flows.items() for row in against_converged(setting, flow)]
     write_table(folder / "steps.csv", steps)
@@ -56,7 +59,7 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def trained(folder: Path, setting: Setting, seeds: int, epochs: int) -> Flow:
+def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> Flow:
     """The flow of a setting, from the folder or trained now."""
     path = folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}_{seeds}x{epochs}.npz"
     if not path.is_file():

@@ -62,13 +62,19 @@ def test_both_images_decide(monkeypatch):
         ellipsoid((160, 220, 340)),
         Volume(np.eye(9), Grid((9, 9), np.eye(3))),
     )
+    monkeypatch.setattr(choice, "names", lambda: ["anatomy", "brain"])
     assert suitable_model(Pair(moving=brain, fixed=brain)) == "brain"
-    assert suitable_model(Pair(moving=brain, fixed=lung)) is None
-    assert suitable_model(Pair(moving=lung, fixed=brain)) is None
+    assert suitable_model(Pair(moving=lung, fixed=brain)) == "anatomy"
+    monkeypatch.setattr(choice, "VIEW_MM", (60, 500))
+    assert suitable_model(Pair(moving=brain, fixed=lung)) == "anatomy"
+    monkeypatch.setattr(choice, "VIEW_MM", (60, 400))
+    assert suitable_model(Pair(moving=brain, fixed=lung)) is None  # too wide a view
+    assert suitable_model(Pair(moving=brain, fixed=ellipsoid((40, 60, 40)))) is None  # too small a view
     assert suitable_model(Pair(moving=flat, fixed=flat)) is None
     monkeypatch.setattr(choice, "names", list)
     assert suitable_model(Pair(moving=brain, fixed=brain)) is None
     monkeypatch.setattr(choice, "names", lambda: ["brain"])
+    assert suitable_model(Pair(moving=lung, fixed=brain)) is None
     monkeypatch.setattr(choice, "COARSEST_MM", 5.9)
     assert suitable_model(Pair(moving=brain, fixed=brain)) is None
 
