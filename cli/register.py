@@ -42,11 +42,6 @@ class RefineType(click.ParamType):
     help="auto: one that ships, by what the images show; its NAME (r2reg models list); what r2reg train wrote.",
 )
 @click.option(
-    "--passes",
-    type=click.IntRange(1),
-    help="How often the network is asked at most, each time from where it has got.  [default: 2 of pyramid, else 1]",
-)
-@click.option(
     "--init",
     default="affine",
     show_default=True,

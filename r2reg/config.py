@@ -406,15 +406,13 @@ class RegisterConfig(Settings):
     """How one pair is registered.
 
     `init` is a way to find the affine or the path of a transform file that is used as it is. `model` is a model
-    folder, the name of one that ships, auto or none. `passes`: how often it is asked at most, each time from where it
-    has got; None: twice a pyramid, once the others. `refine` is a preset or a number of steps at the finest
-    level. `fill` None means moving's minimum. `boxes`: of CPAB's tessellation along each axis. `formats`: of the
-    transforms, beside ITK's files, which are always written.
+    folder, the name of one that ships, auto or none. `refine` is a preset or a number of steps at the finest level.
+    `fill` None means moving's minimum. `boxes`: of CPAB's tessellation along each axis. `formats`: of the transforms,
+    beside ITK's files, which are always written.
     """
 
     init: str = "affine"
     model: str = AUTO
-    passes: int | None = None
     transform: RegisterTransform = "flow"
     boxes: int = 4
     refine: RefinePreset | int = "default"
@@ -436,8 +434,6 @@ class RegisterConfig(Settings):
         check_choice("interpolation", self.interpolation, Interpolation)
         check_count("radius", self.radius, least=1)
         check_count("boxes", self.boxes, least=1)
-        if self.passes is not None:
-            check_count("passes", self.passes, least=1)
         for guide in self.guide:
             check_choice("guide", guide, Guide)
         for name in self.formats:

@@ -36,7 +36,9 @@ CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44), 1.2 to 1.5 times across contrasts where it is shown one of them (nine painted pairs).
 LEAST_GAIN = 1.1
-PYRAMID_PASSES = 2  # of a pyramid at most, unless asked otherwise; of other networks 1, as their papers have it
+# Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one: painted T1,
+# T2 and FLAIR pairs, 0.91 to 0.99; T1-T2 and T2-FLAIR, below 0.35.
+SAME_CONTRAST = 0.9
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -47,8 +49,8 @@ class Deformation:
     Attributes:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
-        model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched", "passes"} of the network; LNCC on
-            its grid, whether it was shown moving in fixed's contrast, and how many of its maps are composed.
+        model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
+            and whether it was shown moving in fixed's contrast.
         affine: in place of the one that it went on from, where that was changed.
     """
 
@@ -173,7 +175,7 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
     found, part = None, None
     if network is not None:
         with clock.stage("network"):
-            found, part = _from_network(network, aligned, config)
+            found, part = _from_network(network, aligned, config.model == AUTO)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
@@ -256,31 +258,56 @@ def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
     return found
 
 
-def _from_network(
-    network: Estimator, aligned: Aligned, config: RegisterConfig
-) -> tuple[MapOnGrid | None, dict[str, Any]]:
+def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
     """The network's map, and what is said of it; none where we chose the network and it hardly makes the pair alike."""
-    from r2reg.registration.passes import ask
+    from r2reg.registration.network import likeness
 
-    passes = config.passes or (PYRAMID_PASSES if network.config.pyramid else 1)
-    answer = ask(network, aligned.images_on(network.grid), passes)
-    used = config.model != AUTO or answer.after >= LEAST_GAIN * answer.before
+    images = aligned.images_on(network.grid)
+    before = likeness(images)
+    answers = [network(images), *_in_one_contrast(network, images)]
+    alike = [likeness(images, answer) for answer in answers]
+    best = int(np.argmax(alike))
+    found, after, matched = answers[best], alike[best], best > 0
+    used = after >= LEAST_GAIN * before or not chosen
     name = network.model.folder.resolve().name
-    told = (name, answer.after, answer.before, "its map is used" if used else "going on without it")
-    if answer.matched:
+    told = (name, after, before, "its map is used" if used else "going on without it")
+    if matched:
         log.info("%s was shown the moving image in the fixed one's contrast", name)
-    if answer.after < answer.before:
+    if after < before:
         log.warning("%s makes the images less alike (LNCC %.3f, %.3f before): it may not know such images; %s", *told)
     elif not used:
         log.info("%s hardly makes the images more alike (LNCC %.3f, %.3f before): %s", *told)
-    return answer.found if used else None, {
-        "name": name,
-        "sha256": network.model.sha256,
-        "lncc": {"affine": answer.before, "network": answer.after},
-        "used": used,
-        "matched": answer.matched,
-        "passes": answer.passes,
-    }
+    part = {"name": name, "sha256": network.model.sha256, "lncc": {"affine": before, "network": after}}
+    return found if used else None, part | {"used": used, "matched": matched}
+
+
+def _in_one_contrast(network: Estimator, images: LevelImages) -> list[MapOnGrid]:
+    """The network's maps for moving in fixed's contrast, matched as the affine aligns them, then as the first map does;
+    none where they are of one contrast."""
+    from keras import ops
+
+    from r2reg.flow.warp import warp
+    from r2reg.registration.contrast import match_contrast, share_contrast
+
+    def array(tensor: Tensor) -> np.ndarray:
+        found: np.ndarray = ops.convert_to_numpy(tensor)[0, ..., 0]
+        return found
+
+    def within(*masks: Tensor | None) -> np.ndarray | None:
+        given = [array(mask) > 0.5 for mask in masks if mask is not None]
+        return np.logical_and.reduce(given) if given else None
+
+    def shown(greys: np.ndarray) -> MapOnGrid:
+        return network(replace(images, moving=ops.convert_to_tensor(greys[None, ..., None])))
+
+    fixed, moving, mask = array(images.fixed), array(images.moving), images.moving_mask
+    matched = match_contrast(moving, moving, fixed, within(images.mask, mask))
+    if share_contrast(moving, matched, SAME_CONTRAST, within(mask)):
+        return []
+    first = shown(matched)
+    displacement = first.on(images.grid).phi.displacement
+    inside = within(images.mask, None if mask is None else warp(mask, displacement))
+    return [first, shown(match_contrast(moving, array(warp(images.moving, displacement)), fixed, inside))]
 
 
 def _none(grid: Grid) -> Deformation:

@@ -122,10 +122,8 @@ def _regularity(deformation: dict[str, Any]) -> Iterator[tuple[Level, str]]:
 
 
 def model_told(model: Mapping[str, Any]) -> str:
-    """What a network changed, of the `model` of metrics.json; those of older versions lack "matched" or "passes"."""
+    """What a network changed, of the `model` of metrics.json; "matched" is missing from those of older versions."""
     told = "LNCC {affine:.3f} before it, {network:.3f} after it, on its grid".format(**model["lncc"])
     if model.get("matched"):
         told += "; shown moving in fixed's contrast"
-    if model.get("passes", 1) > 1:
-        told += f"; asked {model['passes']} times"
     return told if model["used"] else f"{told}; left out"
