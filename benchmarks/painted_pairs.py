@@ -138,7 +138,7 @@ def posed_view(
         grid = view(labels.grid, centre + pose.shift + pose.off_centre, shape, spacing)
         if share_inside(grid, to_original.inverse().map_points(points)) >= FITTING:
             return pose, to_original, grid
-    raise SystemExit(f"{labels.path}: does not fit into {tuple(shape)} voxels of {spacing:g} mm")
+    raise SystemExit(f"{labels.path}: does not fit into {tuple(shape)} voxels of {spacing:g} mm: is it a brain's map?")
 
 
 def plain_view(labels: Volume, shape: Sequence[int], spacing: float = 1.0) -> Grid:
@@ -205,7 +205,7 @@ def make_pair(
         write_image(folder / f"{name}_{side}_labels.nii.gz", strip_skull(labels).astype(np.int16), where)
         write_image(folder / f"{name}_{side}.nii.gz", scan(rng, labels, ids, look), where)
     write_affine(folder / f"{name}_pose.mat", to_original)
-    return {"id": name, "seed": seed, "contrast": contrast, "skull": skull, **describe(pose)}
+    return {"id": name, "seed": seed, "contrast": contrast, "skull": skull, "spacing": spacing, **describe(pose)}
 
 
 def describe(pose: Pose) -> dict[str, str | float]:
@@ -241,11 +241,13 @@ def main() -> None:
     parser.add_argument("--contrast", choices=CONTRASTS, default="t1", help="t1-ct: fixed T1-like, moving CT-like")
     parser.add_argument("--subjects", type=number_range, metavar="A-B", help="maps A to B by name, from 1 [all]")
     parser.add_argument("--skull", action="store_true", help="show the head around the brain, as far as the view goes")
-    parser.add_argument("--spacing", type=float, default=1.0, help="of the images, mm")
+    parser.add_argument("--spacing", type=float, default=1.0, help="voxel size of the images, mm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     files = dict(enumerate(sorted(options.labels.glob("*.nii.gz")), start=1))
     people = [n for n in (options.subjects or files) if n in files]
+    if not 0.5 <= options.spacing <= 8:
+        parser.error(f"--spacing {options.spacing:g}: voxels of 0.5 to 8 mm show a brain")
     if len(people) < 2 or options.pairs > len(people) * (len(people) - 1):
         parser.error(f"{options.labels}: {len(people)} maps are too few for {options.pairs} different pairs")
     options.output.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,7 @@ OPTIONS = [
     click.option(
         "--one-contrast/--no-one-contrast",
         default=None,
-        help="Both painted images of a pair in the same greys.  [default: no; of mse and lncc yes]",
+        help="Both painted images of a pair in the same greys.  [default: no; with mse and lncc always]",
     ),
     choice("--skull", settings.Skull, "What lies around the brain of FreeSurfer maps; mixed: in half the images."),
     click.option("--augment", type=Words(), help=f"Any of {','.join(get_args(settings.Augment))}.  [default: none]"),
@@ -205,7 +205,10 @@ ONLY_WITH: dict[str, tuple[str, Callable[[settings.TrainConfig], bool]]] = {
     "image_sigma": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "prior_lambda": ("--velocity prob", lambda c: c.model.velocity == "prob"),
     "contrast": ("--synthesis labels", lambda c: c.synthesis == "labels"),
-    "one_contrast": ("--synthesis labels or shapes", lambda c: c.synthesis != "none"),
+    "one_contrast": (
+        "--synthesis, and a similarity other than mse and lncc, which always have it",
+        lambda c: c.synthesis != "none" and c.similarity not in ("mse", "lncc"),
+    ),
     "skull": ("--synthesis labels", lambda c: c.synthesis == "labels"),
 }
 

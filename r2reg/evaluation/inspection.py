@@ -71,12 +71,12 @@ def validation_batches(run: Path, model: SavedModel) -> Batches:
         raise ModelError(f"{run}: is one branch of {place.parent}; test that for convergence")
     try:
         data, training = model.details["data"], model.details["training"]
-        pairs, shape, ids = data["validation"], tuple(data["shape"]), tuple(data["labels"])
+        pairs, shape, spacing, ids = data["validation"], *(tuple(data[key]) for key in ("shape", "spacing", "labels"))
     except KeyError as error:
         raise ModelError(f"{run}: config.json does not say what it was validated on ({error})") from None
     settings = {name: value for name, value in (model.network.to_dict() | training).items() if name != "ndim"}
     config = replace(TrainConfig.from_flat(settings), shape=shape)
-    dataset = reopened(pairs, run / CACHE, shape, ids)
+    dataset = reopened(pairs, run / CACHE, shape, spacing, ids)
     return Batches(dataset, config, branches=Branches(model, shape) if model.network.two_phase else None)
 
 

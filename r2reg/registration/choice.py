@@ -16,7 +16,8 @@ BRAIN, ANATOMY = "brain", "anatomy"
 # What a brain, with the head around it or without, measures from side to side, front to back and down to up, mm.
 BRAIN_MM = ((95, 200), (120, 250), (80, 290))
 COARSEST_MM = 3.0  # voxels of larger sides show a brain less well than the models have learnt it from
-# Of fixed's view along each axis, for anatomy: smaller ones are few of its voxels, larger ones fill the memory.
+# Fields of view that anatomy is for, along each axis: a smaller one is few of its voxels; a larger one, of fixed, takes
+# more memory than many have.
 VIEW_MM = (60, 400)
 SAMPLED = 200_000  # voxels to look at
 TAIL = 0.5  # percent of the bright voxels on either side that do not count for the extent
@@ -28,20 +29,20 @@ def defaults() -> list[str]:
 
 
 def suitable_model(pair: Pair) -> str | None:
-    """The name of a model that ships: that for brains where both 3-D images have a brain's size and fine voxels, else
-    that for any anatomy, where fixed's view suits it.
+    """The name of a model that ships: that for brains where both 3-D images have a brain's size, else that for any
+    anatomy where their fields of view suit it; both want fine voxels.
 
     Returns:
         None where none ships for such images.
     """
     images = (pair.fixed, pair.moving)
-    if pair.fixed.grid.ndim != 3:
+    if pair.fixed.grid.ndim != 3 or any(max(image.grid.spacing) > COARSEST_MM for image in images):
         return None
-    fine = all(max(image.grid.spacing) <= COARSEST_MM for image in images)
-    if BRAIN in defaults() and fine and all(map(has_brain_size, images)):
+    if BRAIN in defaults() and all(map(has_brain_size, images)):
         return BRAIN
-    view = pair.fixed.grid.shape * pair.fixed.grid.spacing
-    return ANATOMY if ANATOMY in defaults() and VIEW_MM[0] <= min(view) <= max(view) <= VIEW_MM[1] else None
+    fixed, moving = (image.grid.shape * image.grid.spacing for image in images)
+    suits = min(*fixed, *moving) >= VIEW_MM[0] and max(fixed) <= VIEW_MM[1]
+    return ANATOMY if ANATOMY in defaults() and suits else None
 
 
 def has_brain_size(image: Volume) -> bool:

@@ -46,9 +46,15 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     if quick:
         seeds, epochs, settings = QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS
     (folder / "weights").mkdir(parents=True, exist_ok=True)
-    shared, asked = (folder, seeds, epochs), [(setting,) for setting in settings]
-    found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
-    flows = dict(zip(settings, found, strict=True))
+    missing = [setting for setting in settings if not weights(folder, seeds, epochs, setting).is_file()]
+    log.info("%d of %d networks to train", len(missing), len(settings))
+    shared, asked = (folder, seeds, epochs), [(setting,) for setting in missing]
+    if quick:
+        for given in asked:
+            trained(*shared, *given)
+    elif asked:
+        in_processes(trained, shared, asked)
+    flows = {setting: Flow.load(weights(folder, seeds, epochs, setting)) for setting in settings}
     rows = [row for setting, flow in flows.items() for row in describe(setting, flow)]
     steps = [row for setting, flow in flows.items() for row in against_converged(setting, flow)]
     write_table(folder / "steps.csv", steps)
@@ -59,13 +65,14 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> Flow:
-    """The flow of a setting, from the folder or trained now."""
-    path = folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}_{seeds}x{epochs}.npz"
-    if not path.is_file():
-        log.info("training %s, %s, %d basis functions", setting.network, setting.scheme, setting.basis)
-        train_flow(setting, seeds, epochs).save(path)
-    return Flow.load(path)
+def weights(folder: Path, seeds: int, epochs: int, setting: Setting) -> Path:
+    """Where the flow of a setting is kept."""
+    return folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}_{seeds}x{epochs}.npz"
+
+
+def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> None:
+    """Train the flow of a setting, and keep it."""
+    train_flow(setting, seeds, epochs).save(weights(folder, seeds, epochs, setting))
 
 
 def describe(setting: Setting, flow: Flow) -> list[dict[str, Any]]:

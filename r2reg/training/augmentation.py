@@ -19,6 +19,7 @@ from r2reg.training.look import Look, draw_look, looked
 from r2reg.training.motion import PUSH_MM, WAVES_MM, Motion, draw_matrix, moved_image, moved_labels, places
 from r2reg.training.synthesis import is_freesurfer, other_side
 
+VERSION = 2  # part of a run's identity: raise it when the same seed and step give another augmentation
 OWN = 0.3  # of the affine's bounds and of the warp's, moving's own
 ROLES = ("moving", "fixed")
 Paint = Callable[[np.ndarray], np.ndarray]

@@ -13,6 +13,7 @@ import numpy as np
 from r2reg.config import TrainConfig
 from r2reg.errors import TrainingError
 from r2reg.io.files import atomic_path
+from r2reg.training.augmentation import VERSION
 
 if TYPE_CHECKING:
     import keras
@@ -54,9 +55,14 @@ class State:
 
 def identity(config: TrainConfig, data: str) -> dict[str, Any]:
     """What must be equal for a continuation: the settings that move weights, and the data's fingerprint."""
+    augmentation = {"version of the augmentation": VERSION} if config.augment else {}
+    return _settings(config) | augmentation | {"data": data}
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {k: v for k, v in config.to_flat().items() if k not in FREE_ON_RESUME}
     plain: dict[str, Any] = json.loads(json.dumps(settings))
-    return plain | {"data": data}
+    return plain
 
 
 def _variables(trainer: keras.Model) -> list[Any]:
@@ -83,7 +89,8 @@ def load_checkpoint(path: Path, trainer: keras.Model, identity: dict[str, Any]) 
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(file["meta"].tobytes())
             arrays = [file[name] for name in sorted(file.files) if name != "meta"]
-        found, state = meta["identity"], State(**meta["state"])
+        # A setting that is newer than the file was as it is by default.
+        found, state = _settings(TrainConfig()) | meta["identity"], State(**meta["state"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(f"{path}: is not a whole checkpoint ({error}); start again with --overwrite") from None
     different = sorted(k for k in identity.keys() | found.keys() if identity.get(k) != found.get(k))

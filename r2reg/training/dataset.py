@@ -67,23 +67,33 @@ class Dataset:
 
 
 def reopened(
-    pairs: list[dict[str, dict[str, str | None]]], cache: Path, shape: tuple[int, ...], label_ids: tuple[int, ...]
+    pairs: list[dict[str, dict[str, str | None]]],
+    cache: Path,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    label_ids: tuple[int, ...],
 ) -> Dataset:
     """The validation pairs of an earlier training, from its cache.
 
     Args:
-        pairs: of `Dataset.validation_items`.
+        pairs: of `Dataset.validation_items`. shape, spacing: of the training grid.
     Raises:
         TrainingError: files that are gone.
     """
-    items = [Item.in_folder(cache, side) for pair in pairs for side in (pair["moving"], pair["fixed"])]
-    places = tuple((2 * k, 2 * k + 1) for k in range(len(pairs)))
+    items: list[Item] = []
+    places = []
+    for pair in pairs:
+        fixed = len(items)
+        items.append(Item.in_folder(cache, pair["fixed"]))
+        if pair["moving"] != pair["fixed"]:  # of shapes both are one map
+            items.append(Item.in_folder(cache, pair["moving"]))
+        places.append((len(items) - 1, fixed))
     return Dataset(
         items=tuple(items),
-        training=places,
-        validation=places,
+        training=tuple(places),
+        validation=tuple(places),
         shape=shape,
-        spacing=(1.0,) * len(shape),
+        spacing=spacing,
         label_ids=label_ids,
         trained_ids=label_ids,
         given=True,

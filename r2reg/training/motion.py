@@ -23,9 +23,8 @@ class Motion:
 
     Attributes:
         matrix: (d+1, d+1), voxels about the centre.
-        push, waves: of the warp, mm; push 0: none.
-        seed: of its control points.
-        own_push, own_seed: of what is added to the warp's velocity.
+        push, waves: of the warp's velocity, mm; 0: none. seed: of its control points.
+        own_push, own_seed: of what is added to that velocity.
     """
 
     matrix: np.ndarray

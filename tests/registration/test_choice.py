@@ -63,14 +63,16 @@ def test_both_images_decide(monkeypatch):
         Volume(np.eye(9), Grid((9, 9), np.eye(3))),
     )
     monkeypatch.setattr(choice, "names", lambda: ["anatomy", "brain"])
+    small = ellipsoid((40, 60, 40))
     assert suitable_model(Pair(moving=brain, fixed=brain)) == "brain"
     assert suitable_model(Pair(moving=lung, fixed=brain)) == "anatomy"
-    monkeypatch.setattr(choice, "VIEW_MM", (60, 500))
-    assert suitable_model(Pair(moving=brain, fixed=lung)) == "anatomy"
-    monkeypatch.setattr(choice, "VIEW_MM", (60, 400))
-    assert suitable_model(Pair(moving=brain, fixed=lung)) is None  # too wide a view
-    assert suitable_model(Pair(moving=brain, fixed=ellipsoid((40, 60, 40)))) is None  # too small a view
+    assert suitable_model(Pair(moving=brain, fixed=lung)) is None  # too wide a view, 440 mm
+    assert suitable_model(Pair(moving=brain, fixed=small)) is None
+    assert suitable_model(Pair(moving=small, fixed=brain)) is None
     assert suitable_model(Pair(moving=flat, fixed=flat)) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(choice, "COARSEST_MM", 5.9)
+        assert suitable_model(Pair(moving=lung, fixed=brain)) is None
     monkeypatch.setattr(choice, "names", list)
     assert suitable_model(Pair(moving=brain, fixed=brain)) is None
     monkeypatch.setattr(choice, "names", lambda: ["brain"])

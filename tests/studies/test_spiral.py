@@ -73,6 +73,32 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
     assert CliRunner().invoke(study, call).exit_code == 0
 
 
+def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(unrolling, "SEEDS", 2)
+    monkeypatch.setattr(unrolling, "EPOCHS", 1)
+    monkeypatch.setattr(unrolling, "SETTINGS", unrolling.QUICK_SETTINGS)
+    for name in ("against_converged", "tables", "draw_maps", "draw_boundaries", "draw_way"):
+        monkeypatch.setattr(unrolling, name, lambda *_: [])
+    monkeypatch.setattr(unrolling, "write_table", lambda *_: None)
+    monkeypatch.setattr(unrolling, "write_outcome", lambda *_: None)
+    asked = []
+
+    def one_after_the_other(task, shared, arguments):
+        asked.append(list(arguments))
+        for given in asked[-1]:
+            task(*shared, *given)
+
+    monkeypatch.setattr(unrolling, "in_processes", one_after_the_other)
+    first = unrolling.run(tmp_path)
+    assert asked == [[(setting,) for setting in unrolling.QUICK_SETTINGS]]
+    unrolling.weights(tmp_path, 2, 1, Setting("own")).unlink()
+    again = unrolling.run(tmp_path)
+    assert asked[1:] == [[(Setting("own"),)]]
+    assert unrolling.run(tmp_path) == again
+    assert len(asked) == 2
+    assert [row["accuracy"] for row in again] == pytest.approx([row["accuracy"] for row in first], abs=0.01)
+
+
 def test_claims_tell_what_the_figures_say():
     def row(network, seed, least, most):
         return {"network": network, "scheme": "euler", "basis": 10, "seed": seed, "accuracy": 0.999} | {

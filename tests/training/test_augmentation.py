@@ -83,14 +83,15 @@ def test_intensities_keep_background_and_range(pair):
     np.testing.assert_array_equal(done["fixed_labels"], pair["fixed_labels"])
 
 
-def test_a_kind_more_leaves_the_others():
+@pytest.mark.parametrize("one_image", [True, False])
+def test_a_kind_more_leaves_the_others(one_image):
     few, all_ = (
-        draw_augmentation(np.random.default_rng(3), kinds, (2.0, 2.0), one_image=True)
+        draw_augmentation(np.random.default_rng(3), kinds, (2.0, 2.0), one_image)
         for kinds in (("affine",), ("affine", *get_args(Augment)))
     )
     for role in ("moving", "fixed"):
         np.testing.assert_array_equal(few.motions[role].matrix, all_.motions[role].matrix)
-        assert few.motions[role].seed == all_.motions[role].seed
+        assert few.motions["fixed"].seed == all_.motions["fixed"].seed
         assert few.looks[role].seed == all_.looks[role].seed
     turn = few.motions["fixed"].matrix[:2, :2]
     assert np.linalg.det(turn) == pytest.approx(1, abs=0.25)
@@ -100,15 +101,22 @@ def test_a_kind_more_leaves_the_others():
 def test_two_people_are_warped_alike_and_one_image_twice():
     """Two people differ already: only a small warp of moving's own is added. One image differs by its warps alone."""
     shape, spacing = (40, 48, 40), np.array([4.0, 4.0, 4.0])
-    apart = {True: [], False: []}
+    apart, seeds = {True: [], False: []}, set()
     for seed in range(6):
         for one_image, found in apart.items():
             change = draw_augmentation(np.random.default_rng(seed), ("warp",), tuple(spacing), one_image=one_image)
             moving, fixed = (warp_field(change.motions[role], shape, spacing) for role in ("moving", "fixed"))
             found.append(np.sqrt(((moving - fixed) ** 2).mean() / (fixed**2).mean()))
             assert change.motions["moving"].push == change.motions["fixed"].push or one_image
+            seeds.add(change.motions["moving"].own_seed)
     assert 0.02 < np.median(apart[False]) < 0.6
     assert np.median(apart[True]) > 1
+    assert len(seeds) == 6 + 1  # 0 where all of moving's warp is its own
+
+
+def test_a_motion_of_its_own_is_one():
+    assert Motion(np.eye(4)).still
+    assert not Motion(np.eye(4), own_push=1.0).still
 
 
 def test_a_warp_is_one_to_one_and_as_large_as_drawn():

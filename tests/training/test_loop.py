@@ -12,8 +12,8 @@ import pytest
 
 from r2reg.config import LOSS_PARTS, NetworkConfig
 from r2reg.errors import ConfigError, OutputError, R2RegError, TrainingError
-from r2reg.training import loop
-from r2reg.training.checkpoint import State
+from r2reg.training import checkpoint, loop
+from r2reg.training.checkpoint import State, identity
 from r2reg.training.loop import train
 from r2reg.training.progress import Stop
 
@@ -267,6 +267,27 @@ def test_resume_refuses_other_settings_and_names_them(finished, cohort, small_co
     run, _, _ = finished
     with pytest.raises(TrainingError, match="trained with other learning_rate, seed;"):
         train(cohort, run, small_config(steps=6, learning_rate=0.5, seed=4), resume=True)
+
+
+def test_a_run_of_before_a_setting_existed_goes_on(finished, cohort, tmp_path):
+    run, config, result = finished
+    old = shutil.copytree(run, tmp_path / "run")
+    with np.load(old / "last.ckpt", allow_pickle=False) as file:
+        arrays = dict(file)
+    meta = json.loads(arrays["meta"].tobytes())
+    del meta["identity"]["one_contrast"]
+    with (old / "last.ckpt").open("wb") as file:
+        np.savez(file, **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+    assert train(cohort, old, config, resume=True).steps == result.steps
+
+
+def test_a_run_knows_by_which_augmentation(small_config, monkeypatch):
+    """The same words meant other images before."""
+    config = small_config(augment=("warp",))
+    before = identity(config, "data")
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
+    assert identity(config, "data") != before
+    assert identity(small_config(), "data") == identity(small_config(), "data")
 
 
 def test_a_corrupt_checkpoint_is_named(finished, cohort, tmp_path):

@@ -8,9 +8,10 @@ from scipy.ndimage import label as connected
 
 from r2reg.config import TrainConfig
 from r2reg.errors import ConfigError
+from r2reg.training import batches as batches_module
 from r2reg.training import shapes
 from r2reg.training.batches import Batches
-from r2reg.training.dataset import make_dataset
+from r2reg.training.dataset import make_dataset, read_table, reopened
 from r2reg.training.loop import train
 
 
@@ -61,6 +62,31 @@ def test_both_images_of_a_pair_are_warped_and_painted_apart(config, tmp_path):
         common = (batch["moving_labels"] * batch["fixed_labels"].astype(float)).sum()
         assert common > 0.2 * (batch["fixed_labels"].astype(float) ** 2).sum()  # and still look alike
         assert (batch["moving"] != batch["fixed"]).any()
+
+
+def test_each_image_of_one_map_is_warped_for_itself_and_two_people_alike(
+    config, cohort, small_config, tmp_path, monkeypatch
+):
+    drawn = []
+    real = batches_module.draw_augmentation
+    monkeypatch.setattr(batches_module, "draw_augmentation", lambda *a, **k: drawn.append(real(*a, **k)) or drawn[-1])
+    Batches(make_dataset([], config, tmp_path)[0], config).training(0)
+    people = small_config(augment=("warp",))
+    Batches(make_dataset(read_table(cohort, people), people, tmp_path)[0], people).training(0)
+    shapes_pair, two_people = (change.motions for change in drawn)
+    assert shapes_pair["moving"].seed != shapes_pair["fixed"].seed
+    assert shapes_pair["moving"].own_push == 0
+    assert two_people["moving"].seed == two_people["fixed"].seed
+    assert two_people["moving"].own_push > 0
+
+
+def test_a_run_on_shapes_opens_again_as_it_was_validated(config, tmp_path):
+    dataset, config = make_dataset([], config, tmp_path)
+    again = reopened(dataset.validation_items(), tmp_path, dataset.shape, dataset.spacing, dataset.label_ids)
+    for number in (0, 5):
+        first, second = (Batches(pairs, config).validation(number) for pairs in (dataset, again))
+        for name in ("moving", "fixed", "moving_labels"):
+            np.testing.assert_array_equal(first[name], second[name])
 
 
 def test_two_dimensions(config, tmp_path):
