@@ -74,29 +74,26 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
 
 
 def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(unrolling, "SEEDS", 2)
-    monkeypatch.setattr(unrolling, "EPOCHS", 1)
-    monkeypatch.setattr(unrolling, "SETTINGS", unrolling.QUICK_SETTINGS)
-    for name in ("against_converged", "tables", "draw_maps", "draw_boundaries", "draw_way"):
+    untrained = Flow(np.zeros((1, 2, 2, 10)), np.zeros((1, 2, 10, 2)), np.zeros((2, 2, 1)), np.zeros((2, 1, 1)))
+    for name in ("against_converged", "tables", "claims", "draw_maps", "draw_boundaries", "draw_way"):
         monkeypatch.setattr(unrolling, name, lambda *_: [])
-    monkeypatch.setattr(unrolling, "write_table", lambda *_: None)
-    monkeypatch.setattr(unrolling, "write_outcome", lambda *_: None)
+    for name in ("write_table", "write_outcome"):
+        monkeypatch.setattr(unrolling, name, lambda *_: None)
+    monkeypatch.setattr(unrolling, "describe", lambda setting, flow: [(setting, flow.inner.shape)])
+    monkeypatch.setattr(unrolling, "train_flow", lambda *given: asked.append(given) or untrained)
     asked = []
 
     def one_after_the_other(task, shared, arguments):
-        asked.append(list(arguments))
-        for given in asked[-1]:
+        for given in arguments:
             task(*shared, *given)
 
     monkeypatch.setattr(unrolling, "in_processes", one_after_the_other)
-    first = unrolling.run(tmp_path)
-    assert asked == [[(setting,) for setting in unrolling.QUICK_SETTINGS]]
-    unrolling.weights(tmp_path, 2, 1, Setting("own")).unlink()
-    again = unrolling.run(tmp_path)
-    assert asked[1:] == [[(Setting("own"),)]]
-    assert unrolling.run(tmp_path) == again
-    assert len(asked) == 2
-    assert [row["accuracy"] for row in again] == pytest.approx([row["accuracy"] for row in first], abs=0.01)
+    rows = unrolling.run(tmp_path)
+    assert rows == [(setting, (1, 2, 2, 10)) for setting in unrolling.SETTINGS]
+    assert asked == [(setting, unrolling.SEEDS, unrolling.EPOCHS) for setting in unrolling.SETTINGS]
+    unrolling.weights(tmp_path, unrolling.SEEDS, unrolling.EPOCHS, Setting("own")).unlink()
+    assert unrolling.run(tmp_path) == rows
+    assert asked[len(rows) :] == [(Setting("own"), unrolling.SEEDS, unrolling.EPOCHS)]
 
 
 def test_claims_tell_what_the_figures_say():
