@@ -341,7 +341,8 @@ class Run:
             "versions": self.versions(),
         }
         if self.initial:
-            details["initial"] = {"model": self.initial.folder.name, "sha256": self.initial.sha256}
+            # As it was read: the folder may hold another model by now.
+            details["initial"] = {"model": self.initial.folder.name, "sha256": self.identity["initial weights"]}
         save_model(self.folder, self.network, self.config.model, details)
         digest = sha256(self.folder / WEIGHTS)
         best = {"step": self.state.step, **values}

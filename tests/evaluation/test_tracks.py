@@ -183,7 +183,10 @@ def trained(tmp_path):
         role: {"image": f"{name}.npy", "labels": None, "mask": None} for role, name in (("moving", "a"), ("fixed", "b"))
     }
     training = {key: value for key, value in TrainConfig(model=config).to_dict().items() if key != "model"}
-    details = {"training": training, "data": {"validation": [pair, pair], "shape": shape, "labels": []}}
+    details = {
+        "training": training,
+        "data": {"validation": [pair, pair], "shape": shape, "spacing": config.spacing, "labels": []},
+    }
     save_model(run, network, config, details)
     return run
 

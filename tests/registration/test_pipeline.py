@@ -1,6 +1,8 @@
 """Registering the phantom pair: it gets better, and the files say the same as the result."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,14 @@ def test_every_score_improves(registered):
         assert better * (after - affine) > 0, kind
     assert metrics["similarity"]["after"]["lncc"] > metrics["similarity"]["affine"]["lncc"]
     assert metrics["deformation"]["folds"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what other systems count is their own")
+def test_peak_memory_is_not_that_of_the_parent_process():
+    large = np.ones(10**8)
+    code = "from r2reg.registration.pipeline import peak_memory_bytes; print(peak_memory_bytes())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert 1e7 < int(told.stdout) < large.nbytes
 
 
 def test_metrics_file_has_the_promised_keys(registered):
