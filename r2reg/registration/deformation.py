@@ -263,12 +263,18 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     from r2reg.registration.network import likeness
 
     images = aligned.images_on(network.grid)
-    before = likeness(images)
-    answers = [network(images), *_in_one_contrast(network, images)]
-    alike = [likeness(images, answer) for answer in answers]
-    # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it from
-    # Dice .52 to .32, with .56 in one contrast. So the first answer must be ahead by as much as a network has to gain.
-    best = int(np.argmax([alike[0] / LEAST_GAIN, *alike[1:]]))
+    answers, shown = [network(images)], _in_one_contrast(images)
+    if shown is images:
+        seen = [images]
+    else:
+        answers.append(network(shown))
+        answers.append(network(_in_one_contrast(images, answers[1])))
+        # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it to
+        # Dice .32, with .56 among the answers. With moving's greys matched along each answer it tells them apart.
+        seen = [_in_one_contrast(images, answer) for answer in answers]
+    before = likeness(shown)
+    alike = [likeness(pair, answer) for pair, answer in zip(seen, answers, strict=True)]
+    best = int(np.argmax(alike))
     found, after, matched = answers[best], alike[best], best > 0
     used = after >= LEAST_GAIN * before or not chosen
     name = network.model.folder.resolve().name
@@ -283,33 +289,31 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     return found if used else None, part | {"used": used, "matched": matched}
 
 
-def _in_one_contrast(network: Estimator, images: LevelImages) -> list[MapOnGrid]:
-    """The network's maps for moving in fixed's contrast, matched as the affine aligns them, then as the first map does;
-    none where they are of one contrast."""
+def _in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:
+    """The pair with moving in fixed's contrast, matched as a map aligns them; by default as they lie, and then the pair
+    itself where that shows that they are of one contrast."""
     from keras import ops
 
     from r2reg.flow.warp import warp
     from r2reg.registration.contrast import match_contrast, share_contrast
 
     def array(tensor: Tensor) -> np.ndarray:
-        found: np.ndarray = ops.convert_to_numpy(tensor)[0, ..., 0]
-        return found
+        seen: np.ndarray = ops.convert_to_numpy(tensor)[0, ..., 0]
+        return seen
 
     def within(*masks: Tensor | None) -> np.ndarray | None:
         given = [array(mask) > 0.5 for mask in masks if mask is not None]
         return np.logical_and.reduce(given) if given else None
 
-    def shown(greys: np.ndarray) -> MapOnGrid:
-        return network(replace(images, moving=ops.convert_to_tensor(greys[None, ..., None])))
-
-    fixed, moving, mask = array(images.fixed), array(images.moving), images.moving_mask
-    matched = match_contrast(moving, moving, fixed, within(images.mask, mask))
-    if share_contrast(moving, matched, SAME_CONTRAST, within(mask)):
-        return []
-    first = shown(matched)
-    displacement = first.on(images.grid).phi.displacement
-    inside = within(images.mask, None if mask is None else warp(mask, displacement))
-    return [first, shown(match_contrast(moving, array(warp(images.moving, displacement)), fixed, inside))]
+    moving, mask = images.moving, images.moving_mask
+    aligned, seen = moving, mask
+    if found is not None:
+        displacement = found.on(images.grid).phi.displacement
+        aligned, seen = warp(moving, displacement), None if mask is None else warp(mask, displacement)
+    matched = match_contrast(array(moving), array(aligned), array(images.fixed), within(images.mask, seen))
+    if found is None and share_contrast(array(moving), matched, SAME_CONTRAST, within(mask)):
+        return images
+    return replace(images, moving=ops.convert_to_tensor(matched[None, ..., None]))
 
 
 def _none(grid: Grid) -> Deformation:
