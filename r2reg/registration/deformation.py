@@ -36,9 +36,12 @@ CUT_SHARE = 0.001  # of fixed's voxels brighter than its mean
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44), 1.2 to 1.5 times across contrasts where it is shown one of them (nine painted pairs).
 LEAST_GAIN = 1.1
-# Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one: painted T1,
-# T2 and FLAIR pairs, 0.91 to 0.99; T1-T2 and T2-FLAIR, below 0.35.
-SAME_CONTRAST = 0.9
+# Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one without a
+# trial: painted T1, T2 and FLAIR pairs, 0.91 to 0.99; CT-T1, 0.78 to 0.94; T1-T2 and T2-FLAIR, below 0.45.
+SAME_CONTRAST = 0.95
+# By which matching the contrast must raise LNCC, in fixed's contrast, for its map to stay: in nine painted pairs of one
+# contrast 0.98 to 1.05 times, and then the map without it overlaps better; in 13 of two, 1.09 times and more.
+MATCHED_GAIN = 1.07
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -274,7 +277,7 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
         seen = [_in_one_contrast(images, answer) for answer in answers]
     before = likeness(shown)
     alike = [likeness(pair, answer) for pair, answer in zip(seen, answers, strict=True)]
-    best = int(np.argmax(alike))
+    best = int(np.argmax([alike[0] * MATCHED_GAIN, *alike[1:]]))
     found, after, matched = answers[best], alike[best], best > 0
     used = after >= LEAST_GAIN * before or not chosen
     name = network.model.folder.resolve().name
