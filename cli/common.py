@@ -66,7 +66,7 @@ def command_options(function: Command) -> Command:
         except KeyboardInterrupt:
             click.echo("r2reg: interrupted", err=True)
             _flush_and_exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # the command line's last line of defence: one line, never a traceback
             if debug:

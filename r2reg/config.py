@@ -430,6 +430,10 @@ class RegisterConfig(Settings):
 
     def __post_init__(self) -> None:
         check_choice("transform", self.transform, RegisterTransform)
+        if self.transform != "flow" and self.model not in (AUTO, "none"):
+            raise ConfigError(
+                f"--transform {self.transform} uses no network; leave out --model {self.model}, or use --transform flow"
+            )
         check_choice("similarity", self.similarity, RegisterSimilarity)
         check_choice("interpolation", self.interpolation, Interpolation)
         check_count("radius", self.radius, least=1)

@@ -90,6 +90,15 @@ def test_what_ships_is_whole_and_fits():
     assert sum(path.stat().st_size for path in shipped_folder().rglob("*.h5")) < 20e6
 
 
+def test_a_reader_that_stops_reading_is_no_failure():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "r2reg.cli", "models", "verify"]
+    told = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert not told.stderr
+
+
 def test_the_list_needs_no_keras():
     code = "import sys; from r2reg.released import names; names(); assert 'keras' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

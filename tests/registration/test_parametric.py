@@ -93,6 +93,8 @@ def test_a_registration(name, phantom_pair, tmp_path):
 
 
 def test_bad_input():
+    with pytest.raises(ConfigError, match="--transform cpab uses no network; leave out --model brain"):
+        RegisterConfig(transform="cpab", model="brain")
     with pytest.raises(ConfigError, match="boxes must be a whole number of at least 1"):
         RegisterConfig(transform="cpab", boxes=0)
     flat = np.random.default_rng(0).random((20, 24), dtype=np.float32)
