@@ -48,12 +48,12 @@ def coarse_search(
     starts = best_apart(level, starts, likeness(level, starts), FOLLOWED, START_GAP)
     starts.append(np.eye(level.fixed.grid.ndim + 1))  # the headers, however little they promise
     with ThreadPoolExecutor(threads) as pool:
-        ends = list(pool.map(lambda start: improve(few, start, body, kind, whole=True), starts))
+        ends = list(pool.map(lambda start: improve(few.whole, start, body, kind, level.spacing), starts))
         led = ends[-1]
         ends = best_apart(level, ends, np.array([few.whole(end)[0] for end in ends]), FINISHED, END_GAP)
         if far_from_all(level, led, ends, END_GAP):
             ends.append(led)
-        ends += pool.map(lambda end: improve(many, end, body, kind), ends)
+        ends += pool.map(lambda end: improve(many, end, body, kind, level.spacing), ends)
     ends = [end for end in ends if plausible(end)]
     values = np.array([many.whole(end)[0] for end in ends])
     if max(values, default=0.0) <= LEAST_INFORMATION:

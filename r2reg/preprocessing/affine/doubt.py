@@ -33,7 +33,7 @@ def better_turn(fixed: Working, moving: Working, matrix: Array) -> float | None:
     best = np.argsort(-likeness(level, turned))[:FOLLOWED]
     information, body = Information(level, SAMPLES, 0), Body.of(at_fixed)
     starts = [matrix, *(turned[k] for k in best)]
-    ends = [improve(information, start, body, "similarity", whole=True) for start in starts]
+    ends = [improve(information.whole, start, body, "similarity", level.spacing) for start in starts]
     values = [information.whole(end)[0] for end in ends]
     away = [_degrees(matrix, end) for end in ends]
     # Searched from as it is, the pose stays near itself, or there is nothing to be found near it.

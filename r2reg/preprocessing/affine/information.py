@@ -10,7 +10,8 @@ import numpy as np
 
 from r2reg.geometry.grid import Array
 from r2reg.preprocessing.affine.likeness import content
-from r2reg.preprocessing.affine.pyramid import Level, Working
+from r2reg.preprocessing.affine.pyramid import Level
+from r2reg.preprocessing.affine.sampling import Sampling
 
 BINS = 32
 PADDING = 1  # bins beyond both ends, for the spline's support
@@ -38,12 +39,8 @@ class Information:
         index = np.stack(np.unravel_index(flat, shape), axis=-1) + rng.uniform(-0.5, 0.5, (count, len(shape)))
         index = np.clip(index, 0, np.array(shape) - 1)
         values = map_coordinates(level.fixed.array, index.T, order=1, output=np.float32)
-        self.level = level
-        self.points = np.column_stack([level.fixed.grid.index_to_ras(index), np.ones(count)])  # (n, d+1) RAS mm
         self.rows = np.minimum((values * BINS).astype(np.intp), BINS - 1) * (BINS + 2 * PADDING)
-        self.moving = _padded(level.moving)
-        self.to_index = np.linalg.inv(level.moving.grid.affine)
-        self.to_index[:-1, -1] += 1  # of the padding
+        self.moving = Sampling(level.moving, level.fixed.grid.index_to_ras(index))
 
     def __call__(self, matrix: Array) -> tuple[float, Array]:
         """Normalised information, and (d+1, d+1) its derivative by the matrix's entries (its last row 0).
@@ -76,7 +73,7 @@ class Information:
 
     def _measure(self, matrix: Array) -> tuple[float, Array, float, Array]:
         """Information and compared share of the samples, each with its derivative."""
-        (values, weights), slopes = interpolate(self.moving, (self.to_index @ matrix)[:-1] @ self.points.T)
+        (values, weights), slopes = self.moving(matrix)
         total = float(weights.sum(dtype=np.float64))
         if total < LEAST_WEIGHT * len(weights):
             return 0.0, np.zeros_like(matrix), 0.0, np.zeros_like(matrix)
@@ -88,47 +85,8 @@ class Information:
         told = slope.ravel()[cells]
         by_value = weights * (spline_slope * told).sum(axis=0) / total
         by_weight = ((spline * told).sum(axis=0) - (joint @ slope.ravel()) / total) / total
-        gradient = self._by_matrix(slopes[0] * by_value + slopes[1] * by_weight)
-        return value, gradient, total / len(weights), self._by_matrix(slopes[1] / len(weights))
-
-    def _by_matrix(self, by_index: np.ndarray) -> Array:
-        """(d+1, d+1) derivative by the matrix of a sum over samples, from those by their indices (d, n)."""
-        gradient = np.zeros_like(self.to_index)
-        gradient[:-1] = self.to_index[:-1, :-1].T @ (by_index @ self.points)
-        return gradient
-
-
-def _padded(image: Working) -> np.ndarray:
-    """(2, X+2, Y+2[, Z+2]) float32: grey values, and weights that fall to 0 beyond the view and the mask."""
-    weight = np.ones(image.array.shape) if image.mask is None else image.mask
-    return np.stack([np.pad(image.array, 1, mode="edge"), np.pad(weight, 1)]).astype(np.float32)
-
-
-def interpolate(volumes: np.ndarray, index: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Linear interpolation and its exact slopes; beyond the volume the nearest border's values, level.
-
-    Args:
-        volumes: (C, X, Y[, Z]) float32.
-        index: (d, n) voxels.
-    Returns:
-        (C, n) values and (C, d, n) slopes per voxel.
-    """
-    shape = volumes.shape[1:]
-    last = np.array(shape)[:, None] - 1
-    inside = (index >= 0) & (index <= last)
-    index = np.clip(index, 0, last)
-    base = np.minimum(index.astype(np.intp), last - 1)
-    share = (index - base).astype(np.float32)
-    corners = np.stack(list(np.ndindex(*(2,) * len(shape))), axis=1)  # (d, 2^d), the last axis changes fastest
-    where = np.ravel_multi_index(tuple(base), shape) + np.ravel_multi_index(tuple(corners), shape)[:, None]
-    values = np.take(volumes.reshape(len(volumes), -1), where, axis=1)  # (C, 2^d, n)
-    slopes: list[np.ndarray] = []
-    for axis in reversed(range(len(shape))):
-        difference = values[:, 1::2] - values[:, ::2]
-        values = values[:, ::2] + share[axis] * difference
-        slopes = [s[:, ::2] + share[axis] * (s[:, 1::2] - s[:, ::2]) for s in slopes]
-        slopes.append(difference * inside[axis])
-    return values[:, 0], np.stack([s[:, 0] for s in reversed(slopes)], axis=1)
+        gradient = self.moving.by_matrix(slopes[0] * by_value + slopes[1] * by_weight)
+        return value, gradient, total / len(weights), self.moving.by_matrix(slopes[1] / len(weights))
 
 
 def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,46 +1,49 @@
-"""Optimisation of mutual information over rigid maps, similarities or affines, one resolution at a time."""
+"""Optimisation of a likeness over rigid maps, similarities or affines, one resolution at a time."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from r2reg.geometry.grid import Array
-from r2reg.preprocessing.affine.information import Information
 from r2reg.preprocessing.affine.starts import Body, turn
 
 Kind = Literal["rigid", "similarity", "affine"]
+Measure = Callable[[Array], tuple[float, Array]]  # of a matrix: its value, and (d+1, d+1) its derivative by the entries
 ITERATIONS = 60  # of L-BFGS; 10 to 30 are usual
-CONVERGED = 1e-6  # gain of an iteration, of the values of at most 1, below which the search ends
+CONVERGED = 1e-6
 FIRST_STEP = 0.5  # of the level's spacing, at the body's rim: the first trial step
 
 
-def improve(information: Information, matrix: Array, body: Body, kind: Kind, *, whole: bool = False) -> Array:
+def improve(
+    measure: Measure, matrix: Array, body: Body, kind: Kind, spacing: float, converged: float = CONVERGED
+) -> Array:
     """Optimise an increment before `matrix`: x -> matrix(increment(x)).
 
     Args:
-        information: of the pair at one resolution.
+        measure: of the pair at one resolution, what to climb on.
         matrix: (d+1, d+1) RAS mm, fixed -> moving points, the start.
         body: what is turned, on fixed.
         kind: of the increment.
-        whole: whether the overlap counts, see `Information.whole`.
+        spacing: of that resolution, mm.
+        converged: gain of an iteration, of the values of at most 1, below which the search ends.
     Returns:
         The improved matrix; the start itself where nothing can be gained.
     """
     from scipy.optimize import minimize
 
-    increments = Increments(kind, body, FIRST_STEP * information.level.spacing)
-    measure = information.whole if whole else information
+    increments = Increments(kind, body, FIRST_STEP * spacing)
 
     def loss(parameters: Array) -> tuple[float, Array]:
         value, by_matrix = measure(matrix @ increments.matrix(parameters))
         return -value, -increments.by_parameters(parameters, matrix.T @ by_matrix)
 
-    options = {"maxiter": ITERATIONS, "ftol": CONVERGED}
+    options = {"maxiter": ITERATIONS, "ftol": converged}
     found = minimize(loss, np.zeros(increments.count), jac=True, method="L-BFGS-B", options=options)
     return matrix @ increments.matrix(found.x)
 
