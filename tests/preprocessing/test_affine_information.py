@@ -96,6 +96,25 @@ def test_information_is_largest_where_the_images_fit_and_0_without_overlap():
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("radius", [1, 2])
+def test_local_correlation_asks_for_no_contrast_in_common(radius):
+    """Bright in one place is dark in another: it is as high as without, and highest where the images fit."""
+    texture = gaussian_filter(np.random.default_rng(0).normal(size=(48, 56)), 1.5)
+    texture /= np.abs(texture).max()
+    contrast = gaussian_filter(np.random.default_rng(1).normal(size=texture.shape), 12)
+    contrast /= np.abs(contrast).max()
+    fixed, plain, other = (
+        Working((0.5 + 0.5 * image).astype(np.float32), Grid(texture.shape, np.eye(3)))
+        for image in (texture, texture, contrast * texture)
+    )
+    one, two = LocalCorrelation(Level(fixed, plain), radius), LocalCorrelation(Level(fixed, other), radius)
+    values = [two(shifted(2, x))[0] for x in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+    assert np.argmax(values) == 2
+    assert one(np.eye(3))[0] == pytest.approx(1, abs=0.01)
+    assert values[2] > 0.8
+    assert two(shifted(2, 500.0))[0] == 0
+
+
 def test_information_agrees_with_itk():
     import SimpleITK as sitk
 
