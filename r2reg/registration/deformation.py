@@ -42,6 +42,7 @@ SAME_CONTRAST = 0.95
 # By which matching the contrast must raise LNCC, in fixed's contrast, for its map to stay: in nine painted pairs of one
 # contrast 0.98 to 1.05 times, and then the map without it overlaps better; in 13 of two, 1.09 times and more.
 MATCHED_GAIN = 1.07
+LIKE_GREYS = ("lncc", "mse")  # that refine moving in fixed's contrast, where the network's map was found in it
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -179,6 +180,8 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
     if network is not None:
         with clock.stage("network"):
             found, part = _from_network(network, aligned, config.model == AUTO)
+            if found is not None and part["matched"] and config.similarity in LIKE_GREYS:
+                aligned = _alike(aligned, network.grid, found)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
@@ -292,31 +295,48 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     return found if used else None, part | {"used": used, "matched": matched}
 
 
+def _alike(aligned: Aligned, grid: Grid, found: MapOnGrid) -> Aligned:
+    """The pair with all of moving in fixed's contrast, learnt on a grid where a map aligns them."""
+    from r2reg.registration.contrast import match_contrast
+
+    return replace(aligned, moving=match_contrast(aligned.moving, *_greys(aligned.images_on(grid), found)))
+
+
 def _in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:
     """The pair with moving in fixed's contrast, matched as a map aligns them; by default as they lie, and then the pair
     itself where that shows that they are of one contrast."""
     from keras import ops
 
-    from r2reg.flow.warp import warp
     from r2reg.registration.contrast import match_contrast, share_contrast
 
-    def array(tensor: Tensor) -> np.ndarray:
-        seen: np.ndarray = ops.convert_to_numpy(tensor)[0, ..., 0]
-        return seen
-
-    def within(*masks: Tensor | None) -> np.ndarray | None:
-        given = [array(mask) > 0.5 for mask in masks if mask is not None]
-        return np.logical_and.reduce(given) if given else None
-
-    moving, mask = images.moving, images.moving_mask
-    aligned, seen = moving, mask
-    if found is not None:
-        displacement = found.on(images.grid).phi.displacement
-        aligned, seen = warp(moving, displacement), None if mask is None else warp(mask, displacement)
-    matched = match_contrast(array(moving), array(aligned), array(images.fixed), within(images.mask, seen))
-    if found is None and share_contrast(array(moving), matched, SAME_CONTRAST, within(mask)):
+    moving = _array(images.moving)
+    matched = match_contrast(moving, *_greys(images, found))
+    if found is None and share_contrast(moving, matched, SAME_CONTRAST, _within(images.moving_mask)):
         return images
     return replace(images, moving=ops.convert_to_tensor(matched[None, ..., None]))
+
+
+def _greys(images: LevelImages, found: MapOnGrid | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Moving as a map aligns it, fixed, and where both masks let them be compared: what a contrast is learnt from."""
+    from r2reg.flow.warp import warp
+
+    moving, mask = images.moving, images.moving_mask
+    if found is not None:
+        displacement = found.on(images.grid).phi.displacement
+        moving, mask = warp(moving, displacement), None if mask is None else warp(mask, displacement)
+    return _array(moving), _array(images.fixed), _within(images.mask, mask)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    from keras import ops
+
+    found: np.ndarray = ops.convert_to_numpy(tensor)[0, ..., 0]
+    return found
+
+
+def _within(*masks: Tensor | None) -> np.ndarray | None:
+    given = [_array(mask) > 0.5 for mask in masks if mask is not None]
+    return np.logical_and.reduce(given) if given else None
 
 
 def _none(grid: Grid) -> Deformation:
