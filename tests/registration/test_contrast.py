@@ -8,12 +8,17 @@ import pytest
 from keras import ops
 from scipy.ndimage import gaussian_filter
 
+from r2reg.config import RegisterConfig
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import Diffeomorphism
 from r2reg.flow.inverse import invert
 from r2reg.geometry.grid import Grid
-from r2reg.registration import deformation, network
+from r2reg.geometry.transforms import Affine
+from r2reg.io.images import Volume
+from r2reg.registration import deformation, network, refinement
+from r2reg.registration.clock import Clock
 from r2reg.registration.contrast import match_contrast, share_contrast
+from r2reg.registration.pair import Pair
 from r2reg.registration.refinement import LevelImages, MapOnGrid
 from r2reg.report.verdict import model_told
 
@@ -156,3 +161,23 @@ def test_what_is_told_of_a_network():
     assert model_told({"lncc": lncc, "used": True}) == "LNCC 0.250 before it, 0.375 after it, on its grid"
     told = model_told({"lncc": lncc, "used": False, "matched": True})
     assert told.endswith("shown moving in fixed's contrast; left out")
+
+
+@pytest.mark.parametrize(
+    ("greys", "similarity", "alike"), [(T2, "lncc", True), (T2, "mse", True), (T2, "mind", False), (T1, "lncc", False)]
+)
+def test_what_is_refined_is_in_one_contrast_too(monkeypatch, greys, similarity, alike):
+    grid = Grid(SHAPE, np.eye(3))
+    moving, fixed = (Volume(image, grid) for image in (scan(greys, seed=1, shift=2), scan(T1, seed=2)))
+    refined = []
+    monkeypatch.setattr(deformation, "terms", lambda aligned, _: refined.append(aligned.moving))
+    monkeypatch.setattr(refinement, "refine", lambda _terms, _full, _levels, found, _say: found)
+    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    config = RegisterConfig(similarity=similarity, model="none")
+    shifts = (2.0,) if greys is T1 else (0.0, 2.0, 2.0)
+    found = deformation.find_deformation(aligned, Shifting(*shifts), config, Clock())
+    wanted = np.where(moving.array > 0.1, np.array([0, *T1])[np.roll(tissues(), 2, axis=0)], 0)
+    error = np.abs(refined[0] - wanted)[moving.array > 0.1].mean()
+    assert bool(error < 0.05) is (alike or greys is T1)
+    assert (refined[0] is moving.array) is not alike
+    assert np.abs(found.warp.to_voxels()[..., 0] - 2)[4:-4].max() < 0.01
