@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import select
 import signal
 import sys
 import traceback
@@ -43,6 +44,13 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
     logging.getLogger("r2reg").setLevel(level)
 
 
+def _nobody_reads() -> bool:
+    """Whether standard output leads to a process that has ended, such as head."""
+    output = select.poll()
+    output.register(sys.__stdout__ or 1, 0)
+    return bool(output.poll(0))
+
+
 def _on_sigterm(_signum: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
@@ -66,9 +74,11 @@ def command_options(function: Command) -> Command:
         except KeyboardInterrupt:
             click.echo("r2reg: interrupted", err=True)
             _flush_and_exit(INTERRUPTED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # the command line's last line of defence: one line, never a traceback
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                raise  # click ends without a word
             if debug:
                 traceback.print_exc()
             known = isinstance(error, R2RegError)

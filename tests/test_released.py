@@ -90,7 +90,7 @@ def test_what_ships_is_whole_and_fits():
     assert sum(path.stat().st_size for path in shipped_folder().rglob("*.h5")) < 20e6
 
 
-def test_a_reader_that_stops_reading_is_no_failure():
+def test_nothing_is_said_to_a_reader_that_stopped_reading():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "r2reg.cli", "models", "verify"]

@@ -54,7 +54,7 @@ class Deformation:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
         model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
-            and whether it was shown moving in fixed's contrast.
+            between images of two contrasts with moving's greys matched along each map; and whether the map was found so.
         affine: in place of the one that it went on from, where that was changed.
     """
 
@@ -274,10 +274,11 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
         seen = [images]
     else:
         answers.append(network(shown))
-        answers.append(network(_in_one_contrast(images, answers[1])))
+        again = _in_one_contrast(images, answers[1])
+        answers.append(network(again))
         # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it to
         # Dice .32, with .56 among the answers. With moving's greys matched along each answer it tells them apart.
-        seen = [_in_one_contrast(images, answer) for answer in answers]
+        seen = [_in_one_contrast(images, answers[0]), again, _in_one_contrast(images, answers[2])]
     before = likeness(shown)
     alike = [likeness(pair, answer) for pair, answer in zip(seen, answers, strict=True)]
     best = int(np.argmax([alike[0] * MATCHED_GAIN, *alike[1:]]))

@@ -14,7 +14,7 @@ from r2reg.preprocessing.affine.correlation import LocalCorrelation
 from r2reg.preprocessing.affine.information import Information
 from r2reg.preprocessing.affine.likeness import likeness
 from r2reg.preprocessing.affine.pyramid import Level, Working
-from r2reg.preprocessing.affine.sampling import interpolate
+from r2reg.preprocessing.affine.sampling import Sampling, interpolate
 from r2reg.preprocessing.affine.search import Increments
 from r2reg.preprocessing.affine.starts import Body
 from r2reg.resampling import resample
@@ -113,6 +113,31 @@ def test_local_correlation_asks_for_no_contrast_in_common(radius):
     assert one(np.eye(3))[0] == pytest.approx(1, abs=0.01)
     assert values[2] > 0.8
     assert two(shifted(2, 500.0))[0] == 0
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_local_correlation_is_the_mean_over_windows_that_tell_something(radius):
+    level = pair(2, masked=False)
+    fixed = np.where(np.indices((20, 24))[0] < 8, 0.5, level.fixed.array).astype(np.float32)  # a part without structure
+    level = Level(Working(fixed, level.fixed.grid), level.moving)
+    matrix = shifted(2, 6.0, -2.0)
+    points = np.argwhere(np.ones_like(fixed)).astype(float)
+    (values, weights), _ = Sampling(level.moving, level.fixed.grid.index_to_ras(points))(matrix)
+    moved, total, count = values.reshape(fixed.shape).astype(float), 0.0, 0.0
+    for (i, j), weight in zip(points.astype(int), weights, strict=True):
+        window = tuple(slice(max(k - radius, 0), k + radius + 1) for k in (i, j))
+        one, two = fixed[window].astype(float), moved[window]
+        covariance = ((one - one.mean()) * (two - two.mean())).mean()
+        share = one.var() / (one.var() + 1e-3)
+        share = weight * share if share > 0.05 else 0.0
+        total += share * covariance**2 / (one.var() * two.var() + 1e-8)
+        count += share
+    measure = LocalCorrelation(level, radius)
+    assert measure(matrix)[0] == pytest.approx(total / count, rel=1e-4)
+    one, two = measure.of_both(matrix, np.eye(3))
+    assert two > one > 0
+    assert measure.of_both(matrix, matrix)[0] == pytest.approx(measure(matrix)[0])
+    assert measure.of_both(np.eye(3), shifted(2, 500.0)) == (0, 0)
 
 
 def test_information_agrees_with_itk():

@@ -148,12 +148,26 @@ def test_the_map_that_makes_the_images_most_alike_is_kept(monkeypatch, alike, ke
 
 
 @pytest.mark.parametrize("right", [0, 1, 2])
-def test_maps_are_compared_in_one_contrast(right):
+def test_maps_are_compared_in_one_contrast(monkeypatch, right):
+    """Each with moving's greys learnt along itself: where the map is right, an image that looks like fixed."""
+    seen = []
+
+    def likeness(images, found=None):
+        seen.append(ops.convert_to_numpy(images.moving)[0, ..., 0])
+        return measured(images, found)
+
+    measured = network.likeness
+    monkeypatch.setattr(network, "likeness", likeness)
     shifts = [0.0, 0.0, 0.0]
     shifts[right] = 2.0
     shift, told = answer(Shifting(*shifts), images_of(scan(T2, seed=1, shift=2), scan(T1, seed=2)))
     assert shift == 2
     assert told["lncc"]["network"] > 1.2 * told["lncc"]["affine"]
+    wanted = np.array([0, *T1])[np.roll(tissues(), 2, axis=0)]
+    errors = [np.abs(shown - wanted)[wanted > 0].mean() for shown in seen]
+    assert len(errors) == 4
+    assert errors[1 + right] < 0.05
+    assert 2 * errors[1 + right] < min(np.delete(errors, 1 + right))
 
 
 def test_what_is_told_of_a_network():

@@ -40,7 +40,8 @@ WINDOWS = ((1, 6), (1, 2), (2, 2))
 CORRELATED = 1e-5  # gain of an iteration below which that search ends; a head takes 10 to 30 at each
 # By which that must raise the correlation: whole heads and pairs of two contrasts, 1.07 to 1.25 times, and their brains
 # overlap better by .2 and more. Where it is less, information had it right, and a flow from there ends no worse.
-CORRELATION_GAIN = 1.05
+CORRELATION_GAIN, LEAST_CORRELATION_GAIN = 1.05, 0.01
+PROMISING_GAIN = 1.02  # before the finest windows, which take most of the time
 # Information goes where the outline is, and gives up to a fifth of it on the way back to what lies within.
 KEPT_BY_CORRELATION = 0.7
 
@@ -61,7 +62,7 @@ def initial_affine(
     none: the headers are right, identity in world mm. com: the centres of mass meet. moments: so do the
     principal axes (of the ways to point them, the one under which the images are most alike). rigid, affine:
     mutual information optimised over three resolutions, from the best of many starts, then squared local
-    correlation.
+    correlation, unless there are masks.
 
     Args:
         fixed, moving: images of one dimension, on any grids.
@@ -102,7 +103,9 @@ def initial_affine(
         if len(found) > 1:
             information = Information(level, SAMPLES, seed)
             found = [max(found, key=lambda matrix: information.whole(matrix)[0])]
-    return Affine(_correlate(levels, found[0], Body.of(at_fixed), kinds[-1], seed))
+    if fixed_mask is None and moving_mask is None:  # windows would show what the masks hide
+        found = [_correlate(levels, found[0], Body.of(at_fixed), kinds[-1], seed)]
+    return Affine(found[0])
 
 
 def check_overlap(
@@ -150,24 +153,26 @@ def _refine(level: Level, matrix: Array, body: Body, kind: Kind, seed: int) -> A
     """The matrix of most information nearby, unless that ran away."""
     information = Information(level, SAMPLES, seed)
     improved = improve(information, matrix, body, kind, level.spacing)
-    return _kept(information, matrix, improved, KEPT_INFORMATION, f"the {kind} alignment at {level.spacing:.2g} mm")
+    if _keeps(information, matrix, improved, KEPT_INFORMATION):
+        return improved
+    log.warning("the %s alignment at %.2g mm ran away; the coarser one is kept", kind, level.spacing)
+    return matrix
 
 
 def _correlate(levels: list[Level], matrix: Array, body: Body, kind: Kind, seed: int) -> Array:
     """The matrix of highest local correlation nearby, where that is clearly higher, unless it ran away."""
     improved = matrix
-    for number, radius in WINDOWS:
+    for (number, radius), asked in zip(WINDOWS, (0.0, PROMISING_GAIN, CORRELATION_GAIN), strict=True):
         measure = LocalCorrelation(levels[number], radius)
         improved = improve(measure, improved, body, kind, levels[number].spacing, CORRELATED)
-    if measure(improved)[0] < CORRELATION_GAIN * measure(matrix)[0]:
+        before, after = measure.of_both(matrix, improved)
+        if after < asked * before:
+            return matrix
+    if after < before + LEAST_CORRELATION_GAIN:
         return matrix
-    information = Information(levels[-1], SAMPLES, seed)
-    return _kept(information, matrix, improved, KEPT_BY_CORRELATION, f"the {kind} alignment by local correlation")
+    return improved if _keeps(Information(levels[-1], SAMPLES, seed), matrix, improved, KEPT_BY_CORRELATION) else matrix
 
 
-def _kept(information: Information, matrix: Array, improved: Array, share: float, what: str) -> Array:
-    """The improved matrix, unless it ran away: a collapsed volume, or images that tell less of each other."""
-    if plausible(improved) and information.whole(improved)[0] > share * information.whole(matrix)[0]:
-        return improved
-    log.warning("%s ran away; the one before it is kept", what)
-    return matrix
+def _keeps(information: Information, matrix: Array, improved: Array, share: float) -> bool:
+    """Whether a search did not run away: no collapsed volume, nor images that tell clearly less of each other."""
+    return plausible(improved) and information.whole(improved)[0] > share * information.whole(matrix)[0]

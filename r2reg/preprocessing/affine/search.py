@@ -16,7 +16,7 @@ from r2reg.preprocessing.affine.starts import Body, turn
 Kind = Literal["rigid", "similarity", "affine"]
 Measure = Callable[[Array], tuple[float, Array]]  # of a matrix: its value, and (d+1, d+1) its derivative by the entries
 ITERATIONS = 60  # of L-BFGS; 10 to 30 are usual
-CONVERGED = 1e-6
+CONVERGED = 1e-6  # of information
 FIRST_STEP = 0.5  # of the level's spacing, at the body's rim: the first trial step
 
 
