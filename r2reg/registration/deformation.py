@@ -54,7 +54,7 @@ class Deformation:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
         model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
-            between images of two contrasts with moving's greys matched along each map; and whether the map was found so.
+            between images of two contrasts with moving's greys matched along each map; and whether it was found so.
         affine: in place of the one that it went on from, where that was changed.
     """
 
