@@ -42,7 +42,7 @@ SAME_CONTRAST = 0.95
 # By which matching the contrast must raise LNCC, in fixed's contrast, for its map to stay: in nine painted pairs of one
 # contrast 0.98 to 1.05 times, and then the map without it overlaps better; in 13 of two, 1.09 times and more.
 MATCHED_GAIN = 1.07
-LIKE_GREYS = ("lncc", "mse")  # that refine moving in fixed's contrast, where the network's map was found in it
+LIKE_GREYS = ("lncc", "mse")  # that also refine moving in fixed's contrast, where the network's map was found in it
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -176,16 +176,16 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_for, refine
 
-    found, part = None, None
+    found, part, alike = None, None, None
     if network is not None:
         with clock.stage("network"):
             found, part = _from_network(network, aligned, config.model == AUTO)
             if found is not None and part["matched"] and config.similarity in LIKE_GREYS:
-                aligned = _alike(aligned, network.grid, found)
+                alike = _alike(aligned, network.grid, found)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
-            found = refine(terms(aligned, config), full, levels, found, log.info)
+            found = refine(terms(aligned, config, alike), full, levels, found, log.info)
     if found is None:
         return replace(_none(grid), model=part)
     with clock.stage("transform"):
@@ -253,12 +253,18 @@ def _rehearse_fields(grid: Grid, factor: int) -> None:
     rehearse(MapOnGrid(identity(own.shape), own).on(grid).phi.displacement)
 
 
-def terms(aligned: Aligned, config: RegisterConfig) -> list[Term]:
-    """What drives the refinement: the images' similarity, and the labels' where they are to guide."""
+def terms(aligned: Aligned, config: RegisterConfig, alike: Aligned | None = None) -> list[Term]:
+    """What drives the refinement: the images' similarity, and the labels' where they are to guide.
+
+    Args:
+        alike: the pair with moving in fixed's contrast, of two contrasts. Alone it would lose what greys that are alike
+            there tell apart in moving, and without it LNCC may pull tissue onto the wrong one.
+    """
     from r2reg.losses.steering import steering
     from r2reg.registration.refinement import Term
 
-    found = [Term(steering(config.similarity, radius=config.radius), aligned.images_on)]
+    pairs = [aligned] if alike is None else [aligned, alike]
+    found = [Term(steering(config.similarity, radius=config.radius), pair.images_on) for pair in pairs]
     if "labels" in config.guide:
         found.append(Term(steering("dice"), aligned.labels_on, GUIDE_FACTOR))
     return found

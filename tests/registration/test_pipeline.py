@@ -189,7 +189,7 @@ def test_two_dimensional_images(tmp_path, write_nifti):
 
 
 def test_plan_of_a_fit(phantom_pair, tmp_path):
-    config = RegisterConfig(transform="affine-cpab", model="nowhere")
+    config = RegisterConfig(transform="affine-cpab")
     planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", config)
     assert [stage["stage"] for stage in planned["stages"]][:2] == ["affine", "fit"]
     assert {stage["stage"] for stage in planned["stages"]} == {"affine", "fit"}
