@@ -41,15 +41,15 @@ def match_contrast(
     return np.where(moving > BLACK, replaced, moving).astype(np.float32)
 
 
-def share_contrast(moving: np.ndarray, matched: np.ndarray, least: float, inside: np.ndarray | None = None) -> bool:
-    """Whether what `match_contrast` made of moving correlates with it: it is in fixed's contrast already.
+def contrasts_correlation(moving: np.ndarray, matched: np.ndarray, inside: np.ndarray | None = None) -> float:
+    """Correlation of moving's greys with what `match_contrast` made of them: 1 where it is in fixed's contrast already.
 
-    True, too, where there was nothing to learn from. Args as of `match_contrast`; inside is on moving's grid.
+    1, too, where there was nothing to learn from. Args as of `match_contrast`; inside is on moving's grid.
     """
     seen = moving > BLACK
     if inside is not None and (seen & inside).any():
         seen &= inside
     greys, replaced = (image[seen].astype(np.float64) for image in (moving, matched))
     if not seen.any() or greys.std() == 0:
-        return True
-    return replaced.std() > 0 and bool(np.corrcoef(greys, replaced)[0, 1] >= least)
+        return 1.0
+    return float(np.corrcoef(greys, replaced)[0, 1]) if replaced.std() > 0 else 0.0

@@ -17,7 +17,7 @@ from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
 from r2reg.registration import deformation, network, refinement
 from r2reg.registration.clock import Clock
-from r2reg.registration.contrast import match_contrast, share_contrast
+from r2reg.registration.contrast import contrasts_correlation, match_contrast
 from r2reg.registration.pair import Pair
 from r2reg.registration.refinement import LevelImages, MapOnGrid
 from r2reg.report.verdict import model_told
@@ -66,14 +66,15 @@ def test_a_few_greys_of_many():
 def test_one_contrast_or_two():
     for greys, shared in ((T1, True), (T2, False), ((0.2, 0.9, 0.6), False), ((0.3, 0.5, 0.8), True)):
         moving, fixed = scan(greys, seed=1), scan(T1, seed=2, shift=2)
-        assert share_contrast(moving, match_contrast(moving, moving, fixed), 0.9) is shared
+        assert (contrasts_correlation(moving, match_contrast(moving, moving, fixed)) > 0.9) is shared
 
 
 def test_images_that_say_nothing():
     moving, black = scan(T1), np.zeros(SHAPE, np.float32)
     np.testing.assert_array_equal(match_contrast(moving, moving, black), moving)
     for one, other in ((black, moving), (moving, black), (black + 0.5, moving)):
-        assert share_contrast(one, match_contrast(one, one, other), 0.9)
+        assert contrasts_correlation(one, match_contrast(one, one, other)) == pytest.approx(1)
+    assert contrasts_correlation(moving, np.where(moving > 0.02, 0.5, 0)) == 0
 
 
 class Shifting:
@@ -196,3 +197,18 @@ def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, simil
     if alike:
         assert np.abs(refined[1].moving - wanted)[moving.array > 0.1].mean() < 0.05
     assert np.abs(found.warp.to_voxels()[..., 0] - 2)[4:-4].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("greys", "alike", "both"),
+    [((0.2, 0.9, 0.6), 0.47, False), ((0.2, 0.9, 0.6), 0.49, True), (T2, 0.3, True), (T1, 0.9, False)],
+)
+def test_greys_that_rise_together_must_stay_alike_in_one_contrast(monkeypatch, greys, alike, both):
+    moving, fixed = scan(greys, seed=1), scan(T1, seed=2)
+    values = iter([alike, 0.5])  # in fixed's contrast, then as they are
+    monkeypatch.setattr(network, "likeness", lambda *_: next(values))
+    grid = Grid(SHAPE, np.eye(3))
+    pair = Pair(moving=Volume(moving, grid), fixed=Volume(fixed, grid))
+    aligned = deformation.Aligned(pair, moving, fixed, Affine(np.eye(3)))
+    found = Shifting(0.0)(images_of(moving, fixed))
+    assert (deformation._alike(aligned, grid, found) is not None) is both
