@@ -158,7 +158,7 @@ def refinement_states(
         states.append(followed([compose(network, inner)], where)[0])
 
     full = aligned.pair.fixed.grid.canonical()
-    refine(terms(aligned, config), full, levels_for(config.refine), start, log.info, observe)
+    refine(terms([aligned], config), full, levels_for(config.refine), start, log.info, observe)
     return states
 
 

@@ -50,6 +50,10 @@ REFINED_ALONE = 0.98
 # What of its LNCC along that map the pair must keep in fixed's contrast, if its greys rise together, for that to drive
 # the refinement too: T2 pairs 0.90 to 0.99 (at 0.94 they lose .01 of Dice by it), T1-FLAIR and T1-CT 0.97 to 1.19.
 LEAST_LIKE = 0.96
+# Times its LNCC that the pair gains in fixed's contrast, from which moving's own greys no longer drive the refinement
+# but the pair in moving's contrast instead: T1-T2 1.03 to 1.09, which lose .01 to .02 of Dice by it; T1-FLAIR, T1-CT,
+# T2-FLAIR and T2-CT where they did not count as of one contrast, 1.11 to 1.41, which gain .01 to .07 (five pairs).
+OWN_GREYS_MISLEAD = 1.1
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -183,16 +187,16 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_for, refine
 
-    found, part, alike = None, None, None
+    found, part, pairs = None, None, [aligned]
     if network is not None:
         with clock.stage("network"):
             found, part = _from_network(network, aligned, config.model == AUTO)
             if found is not None and config.similarity in LIKE_GREYS:
-                alike = _alike(aligned, network.grid, found)
+                pairs = _in_contrasts(aligned, network.grid, found)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
-            found = refine(terms(aligned, config, alike), full, levels, found, log.info)
+            found = refine(terms(pairs, config), full, levels, found, log.info)
     if found is None:
         return replace(_none(grid), model=part)
     with clock.stage("transform"):
@@ -204,7 +208,7 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
     from r2reg.registration.parametric import fit
 
     with clock.stage("fit"):
-        found, beyond = fit(terms(aligned, config), full, family, config.boxes, log.info)
+        found, beyond = fit(terms([aligned], config), full, family, config.boxes, log.info)
     affine = Affine(aligned.affine.matrix @ beyond.matrix)
     grid = aligned.pair.fixed.grid
     with clock.stage("transform"):
@@ -260,20 +264,18 @@ def _rehearse_fields(grid: Grid, factor: int) -> None:
     rehearse(MapOnGrid(identity(own.shape), own).on(grid).phi.displacement)
 
 
-def terms(aligned: Aligned, config: RegisterConfig, alike: Aligned | None = None) -> list[Term]:
+def terms(pairs: list[Aligned], config: RegisterConfig) -> list[Term]:
     """What drives the refinement: the images' similarity, and the labels' where they are to guide.
 
     Args:
-        alike: the pair with moving in fixed's contrast, of two contrasts. Alone it would lose what greys that are alike
-            there tell apart in moving, and without it LNCC may pull tissue onto the wrong one.
+        pairs: the images, once or in one contrast and another.
     """
     from r2reg.losses.steering import steering
     from r2reg.registration.refinement import Term
 
-    pairs = [aligned] if alike is None else [aligned, alike]
     found = [Term(steering(config.similarity, radius=config.radius), pair.images_on) for pair in pairs]
     if "labels" in config.guide:
-        found.append(Term(steering("dice"), aligned.labels_on, GUIDE_FACTOR))
+        found.append(Term(steering("dice"), pairs[0].labels_on, GUIDE_FACTOR))
     return found
 
 
@@ -309,10 +311,12 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     return found if used else None, part | {"used": used, "matched": matched}
 
 
-def _alike(aligned: Aligned, grid: Grid, found: MapOnGrid) -> Aligned | None:
-    """The pair with all of moving in fixed's contrast, learnt on a grid where a map aligns them.
+def _in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
+    """The pair as the refinement is to see it, where a network's map aligns it on its grid.
 
-    None where moving is in it already, or where it would tell less about fixed than in its own.
+    Of one contrast it is left as it is. Of two, its own greys may pull tissue onto the wrong one, and in fixed's
+    contrast moving may lose tissues that they tell apart. So there are two pairs: in fixed's contrast and as it is, or
+    in moving's where it is little alike as it is.
     """
     from r2reg.registration.contrast import contrasts_correlation, match_contrast
     from r2reg.registration.network import likeness
@@ -320,10 +324,18 @@ def _alike(aligned: Aligned, grid: Grid, found: MapOnGrid) -> Aligned | None:
     images = aligned.images_on(grid)
     shown = _in_one_contrast(images, found)
     same = contrasts_correlation(_array(images.moving), _array(shown.moving), _within(images.moving_mask))
-    if same >= REFINED_ALONE or (same > 0 and likeness(shown, found) < LEAST_LIKE * likeness(images, found)):
-        return None
-    log.info("the refinement sees the moving image in the fixed one's contrast, too")
-    return replace(aligned, moving=match_contrast(aligned.moving, *_greys(images, found)))
+    if same >= REFINED_ALONE:
+        return [aligned]
+    own, alike = likeness(images, found), likeness(shown, found)
+    if same > 0 and alike < LEAST_LIKE * own:
+        return [aligned]
+    moving, fixed, inside = _greys(images, found)
+    as_fixed = replace(aligned, moving=match_contrast(aligned.moving, moving, fixed, inside))
+    if alike < OWN_GREYS_MISLEAD * own:
+        log.info("the refinement sees both images in the fixed one's contrast, too")
+        return [aligned, as_fixed]
+    log.info("the refinement sees both images in the fixed one's contrast and in the moving one's")
+    return [as_fixed, replace(aligned, fixed=match_contrast(aligned.fixed, fixed, moving, inside))]
 
 
 def _in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:

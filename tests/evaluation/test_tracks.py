@@ -254,7 +254,7 @@ def test_the_refinement_ends_where_it_is_said_to(trained, pairs):
     start = Estimator(model, images.grid)(images)
     full, levels = aligned.pair.fixed.grid.canonical(), (refinement.Level(2, 3), refinement.Level(1, 4))
     seen = []
-    found = refinement.refine(terms(aligned, config), full, levels, start, observe=seen.append)
+    found = refinement.refine(terms([aligned], config), full, levels, start, observe=seen.append)
     assert [step.grid.shape for step in seen] == [refinement.level_grid(full, 2).shape] * 3 + [full.shape] * 4
     last = compose(start.on(found.grid).phi.displacement, seen[-1].on(found.grid).phi.displacement)
     np.testing.assert_allclose(*map(ops.convert_to_numpy, (last, found.phi.displacement)), atol=1e-5)  # float32
