@@ -18,7 +18,7 @@ from r2reg.io.tables import Pair, Subject, is_pairs, read_cohort, read_pairs
 from r2reg.training.grids import training_grid
 from r2reg.training.prepare import Cache, Item, Loaded, Source, foreground, load, prepare
 from r2reg.training.shapes import MAPS, shape_items
-from r2reg.training.synthesis import ids_around_brain
+from r2reg.training.synthesis import ids_around_brain, unknown_ids
 
 log = logging.getLogger(__name__)
 LEAST_VOXELS = 4  # mean size on the training grid of a label that is a class of the loss
@@ -255,6 +255,8 @@ def _dataset(
     # Spread over the list, so that few pairs still show many images.
     chosen = np.linspace(0, len(validation) - 1, min(config.validation_pairs, len(validation))).round().astype(int)
     label_ids, trained_ids = _label_ids(items, grid)
+    if config.synthesis == "labels":
+        _warn_of_unknown(items, label_ids)
     dataset = Dataset(
         items=tuple(items),
         training=tuple(training),
@@ -267,6 +269,19 @@ def _dataset(
         held_out=held_out,
     )
     return dataset, config
+
+
+def _warn_of_unknown(items: list[Item], ids: tuple[int, ...]) -> None:
+    unknown = unknown_ids(ids)
+    if not unknown:
+        return
+    maps = [(item.name, labels) for item in items if (labels := item.load("labels")) is not None]
+    holding = next(name for name, labels in maps if np.isin(labels, unknown).any())
+    log.warning(
+        "%s: holds labels %s, which are none of FreeSurfer's known here; each becomes a class of its own, painted in "
+        "random greys. Correct the map, or leave them if that is meant",
+        holding, ", ".join(map(str, unknown)),
+    )  # fmt: skip
 
 
 def _label_ids(items: list[Item], grid: Grid) -> tuple[tuple[int, ...], tuple[int, ...]]:

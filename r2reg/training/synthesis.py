@@ -23,13 +23,14 @@ RIGHT_OF = {
     2: 41, 3: 42, 4: 43, 5: 44, 7: 46, 8: 47, 10: 49, 11: 50, 12: 51, 13: 52, 17: 53, 18: 54, 25: 57, 26: 58,
     28: 60, 30: 62, 31: 63, 136: 137, 163: 164,
 }  # fmt: skip
+CORPUS_CALLOSUM = range(251, 256)  # FreeSurfer's parts of it
 LEFT_OF = {right: left for left, right in RIGHT_OF.items()}
 # T1 contrast: mean grey per FreeSurfer id (left), on a scale where white matter is near 0.85 and fluid near
 # 0.15; our reading of textbook T1-weighted images, jittered when drawn.
 T1_MEANS = {
     2: 0.85, 3: 0.55, 4: 0.15, 5: 0.18, 7: 0.82, 8: 0.52, 10: 0.70, 11: 0.60, 12: 0.64, 13: 0.76, 14: 0.18,
     15: 0.18, 16: 0.77, 17: 0.55, 18: 0.55, 24: 0.15, 26: 0.58, 28: 0.74, 30: 0.35, 31: 0.35, 72: 0.18,
-    85: 0.72,
+    77: 0.60, 85: 0.72,
 }  # fmt: skip
 T1_JITTER = 0.03  # sd of a class mean around the table's value
 MEAN_RANGE = (0.1, 1.0)  # of a class without a prior; background stays 0
@@ -79,8 +80,16 @@ def strip_skull(labels: np.ndarray) -> np.ndarray:
     return np.where(around_brain(labels), np.zeros((), labels.dtype), labels)
 
 
+def unknown_ids(ids: Collection[int]) -> tuple[int, ...]:
+    """Those of a FreeSurfer map's ids that are not known here, and so classes of a random grey; none of other maps."""
+    known = {*T1_MEANS, *RIGHT_OF, *EXTRA_CEREBRAL}
+    return tuple(k for k in sorted(ids) if k > 0 and tissue(k) not in known) if is_freesurfer(ids) else ()
+
+
 def tissue(label: int) -> int:
     """The FreeSurfer id that gives a class its grey: left for right, cortex and white matter for parcels."""
+    if label in CORPUS_CALLOSUM:
+        return 2
     if 1000 <= label < 5000:  # aparc: 1xxx, 2xxx left and right cortex; 3xxx, 4xxx the white matter below
         return 3 if label < 3000 else 2
     return LEFT_OF.get(label, label)

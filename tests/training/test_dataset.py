@@ -141,6 +141,20 @@ def test_labels_that_the_settings_need(cohort, small_config, tmp_path):
         read_table(tmp_path / "p.csv", small_config(synthesis="labels"))
 
 
+def test_ids_that_freesurfer_has_not_are_told(small_config, tmp_path, caplog):
+    for name, ids in (("a", (2, 3, 41, 42)), ("b", (2, 3, 41, 9999))):
+        labels = np.zeros((16, 16, 16), np.int16)
+        for k, label in enumerate(ids):
+            labels[2:14, 2:14, 2 + 3 * k : 5 + 3 * k] = label
+        nibabel.save(nibabel.Nifti1Image(labels, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / f"{name}.nii.gz")
+    (tmp_path / "c.csv").write_text("labels\na.nii.gz\nb.nii.gz\n", encoding="utf-8")
+    dataset, _ = make(tmp_path / "c.csv", small_config(synthesis="labels", similarity="dice"), tmp_path / "cache")
+    assert dataset.label_ids == (2, 3, 41, 42, 9999)
+    told = [record.message for record in caplog.records if "9999" in record.message]
+    assert len(told) == 1
+    assert "b.nii.gz: holds labels 9999, which are none of FreeSurfer's" in told[0]
+
+
 def test_two_dimensional_images_set_the_networks_dimension(small_config, tmp_path):
     for name in "ab":
         array = np.random.default_rng(ord(name)).random((24, 20)).astype(np.float32)

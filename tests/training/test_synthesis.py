@@ -15,6 +15,7 @@ from r2reg.training.synthesis import (
     paint_classes,
     strip_skull,
     tissue,
+    unknown_ids,
 )
 
 BRAIN = [2, 3, 4, 24, 41, 42, 43]
@@ -73,7 +74,9 @@ def test_skull_is_stripped_from_freesurfer_maps_only():
 def test_names_of_tissues():
     assert is_freesurfer(BRAIN)
     assert not is_freesurfer([2, 3])
-    assert [tissue(i) for i in (41, 2, 1015, 2015, 3015, 77)] == [2, 2, 3, 3, 2, 77]
+    assert [tissue(i) for i in (41, 2, 1015, 2015, 3015, 77, 253)] == [2, 2, 3, 3, 2, 77, 2]
+    assert unknown_ids([*BRAIN, 85, 163, 255, 502, 1015, 600, 9999]) == (600, 9999)
+    assert unknown_ids([1, 2, 9999]) == ()  # no map of FreeSurfer's
 
 
 def test_compact_ids():
