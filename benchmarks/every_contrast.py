@@ -1,14 +1,16 @@
-"""What a shipped network buys in each contrast and across contrasts, on every pair of people that it has not seen.
+"""What a network buys in each contrast and across contrasts, on every pair of people that it was not trained on.
 
     for S in t1 t2 flair ct t1-t2 ...; do
         python benchmarks/painted_pairs.py LABELS -o sets/$S --pairs 12 --contrast $S --subjects 13-16 --spacing 2
     done
     python benchmarks/every_contrast.py sets/* -o every_contrast.csv [--model brain] [--threads 1] [--part 1/2]
 
-Each set is a folder that painted_pairs.py made; its name stands in the table. All methods of a pair run in one process,
-which compiles once for all pairs of one size, and those of r2reg begin with one affine, so that hundreds of pairs take
-an hour. So its seconds say nothing; `r2reg benchmark` measures those. Methods: `affine`; `syn`, ANTsPy's
-with its own affine and metric; `none`, refinement without a network; `alone`, the network; `default`, both.
+Each set is a folder that painted_pairs.py made; its name stands in the table. Methods: `affine` of r2reg; `syn`,
+ANTsPy's with its defaults, its own affine and metric, so with iterations at a quarter and half of the images' size;
+`none`, refinement without a network; `alone`, the network; `default`, what `register` does by itself. All methods of a
+pair run in one process, which compiles once for all pairs of one size, and those of r2reg begin with one affine. So
+seconds would say nothing; `r2reg benchmark` measures those. Pairs of one seed are the same people and poses in each
+set.
 
 A row is written when it is known; started again, the script goes on. --part K/N does every N-th pair, for N processes
 beside each other, each with a table of its own; --methods leaves some for later. Afterwards `--summary TABLE...`
@@ -44,7 +46,7 @@ def options_of(method: str, model: str) -> dict[str, str]:
     return {
         "none": {"model": "none"},
         "alone": {"model": model, "refine": "none"},
-        "default": {"model": model},
+        "default": {},
     }[method]
 
 
@@ -81,6 +83,8 @@ def fill(options: argparse.Namespace) -> None:
     for row in read_rows(options.output):
         done[row["set"], row["id"]].add(row["method"])
     pairs = [(folder, row) for folder in options.sets for row in read_rows(folder / "pairs.csv")]
+    if not pairs:
+        raise SystemExit("no pairs: give folders with a pairs.csv, as painted_pairs.py makes them")
     for folder, row in pairs[part - 1 :: parts]:
         missing = [method for method in options.methods if method not in done[folder.name, row["id"]]]
         files = {name: str(folder / file) for name, file in row.items() if name != "id"}
@@ -119,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=Path, nargs="+", help="folders with pairs.csv; tables with --summary")
     parser.add_argument("-o", "--output", type=Path, default=Path("every_contrast.csv"))
-    parser.add_argument("--model", default="brain")
+    parser.add_argument("--model", default="brain", help="of `alone`")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--part", default="1/1", metavar="K/N")

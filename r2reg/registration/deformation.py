@@ -190,9 +190,9 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
     found, part, pairs = None, None, [aligned]
     if network is not None:
         with clock.stage("network"):
-            found, part = _from_network(network, aligned, config.model == AUTO)
+            found, part = from_network(network, aligned, config.model == AUTO)
             if found is not None and config.similarity in LIKE_GREYS:
-                pairs = _in_contrasts(aligned, network.grid, found)
+                pairs = in_contrasts(aligned, network.grid, found)
     levels = levels_for(config.refine)
     if levels:
         with clock.stage("refine"):
@@ -279,8 +279,12 @@ def terms(pairs: list[Aligned], config: RegisterConfig) -> list[Term]:
     return found
 
 
-def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
-    """The network's map, and what is said of it; none where we chose the network and it hardly makes the pair alike."""
+def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
+    """The network's map, and what is said of it, see `Deformation.model`.
+
+    Args:
+        chosen: we chose the network; then there is no map where it hardly makes the pair more alike.
+    """
     from r2reg.registration.network import likeness
 
     images = aligned.images_on(network.grid)
@@ -311,7 +315,7 @@ def _from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[M
     return found if used else None, part | {"used": used, "matched": matched}
 
 
-def _in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
+def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
     """The pair as the refinement is to see it, where a network's map aligns it on its grid.
 
     Of one contrast it is left as it is. Of two, its own greys may pull tissue onto the wrong one, and in fixed's

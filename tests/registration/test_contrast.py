@@ -100,7 +100,7 @@ def images_of(moving, fixed, **masks):
 def answer(estimator, images):
     """The shift that is kept, and what is told of it."""
     aligned = SimpleNamespace(images_on=lambda _: images)
-    found, told = deformation._from_network(estimator, aligned, chosen=False)
+    found, told = deformation.from_network(estimator, aligned, chosen=False)
     return float(ops.convert_to_numpy(found.phi.displacement)[0, 0, 0, 0]), told
 
 
@@ -228,7 +228,7 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
         "as fixed": (T1, T1),
         "as moving": (greys, greys),
     }
-    refined = deformation._in_contrasts(aligned, grid, found)
+    refined = deformation.in_contrasts(aligned, grid, found)
     assert len(refined) == len(expected)
     for one, name in zip(refined, expected, strict=True):
         for image, of in zip((one.moving, one.fixed), wanted[name], strict=True):
