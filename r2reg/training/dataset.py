@@ -21,6 +21,7 @@ from r2reg.training.shapes import MAPS, shape_items
 from r2reg.training.synthesis import ids_around_brain, unknown_ids
 
 log = logging.getLogger(__name__)
+LISTED = 10  # ids that a message names
 LEAST_VOXELS = 4  # mean size on the training grid of a label that is a class of the loss
 
 
@@ -273,14 +274,16 @@ def _dataset(
 
 def _warn_of_unknown(items: list[Item], ids: tuple[int, ...]) -> None:
     unknown = unknown_ids(ids)
-    if not unknown:
-        return
     maps = [(item.name, labels) for item in items if (labels := item.load("labels")) is not None]
-    holding = next(name for name, labels in maps if np.isin(labels, unknown).any())
+    held = {name: found for name, labels in maps if (found := [k for k in unknown if (labels == k).any()])}
+    if not held:
+        return
+    first, found = next(iter(held.items()))
+    more = f" and {len(held) - 1} more map{'s' if len(held) > 2 else ''}" if len(held) > 1 else ""
     log.warning(
-        "%s: holds labels %s, which are none of FreeSurfer's known here; each becomes a class of its own, painted in "
-        "random greys. Correct the map, or leave them if that is meant",
-        holding, ", ".join(map(str, unknown)),
+        "%s%s: labels %s are not known as FreeSurfer's; each becomes a class of its own, painted in random greys. "
+        "Correct the map if that is not meant",
+        first, more, ", ".join(map(str, found[:LISTED])) + (", ..." if len(found) > LISTED else ""),
     )  # fmt: skip
 
 

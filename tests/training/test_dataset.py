@@ -142,17 +142,25 @@ def test_labels_that_the_settings_need(cohort, small_config, tmp_path):
 
 
 def test_ids_that_freesurfer_has_not_are_told(small_config, tmp_path, caplog):
-    for name, ids in (("a", (2, 3, 41, 42)), ("b", (2, 3, 41, 9999))):
+    for name, ids in (("a", (2, 3, 41, 42)), ("b", (2, 3, 41, 9999)), ("c", (2, 7777, 41, 42)), ("d", (2, 3, 41, 42))):
         labels = np.zeros((16, 16, 16), np.int16)
         for k, label in enumerate(ids):
             labels[2:14, 2:14, 2 + 3 * k : 5 + 3 * k] = label
         nibabel.save(nibabel.Nifti1Image(labels, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / f"{name}.nii.gz")
-    (tmp_path / "c.csv").write_text("labels\na.nii.gz\nb.nii.gz\n", encoding="utf-8")
-    dataset, _ = make(tmp_path / "c.csv", small_config(synthesis="labels", similarity="dice"), tmp_path / "cache")
-    assert dataset.label_ids == (2, 3, 41, 42, 9999)
-    told = [record.message for record in caplog.records if "9999" in record.message]
-    assert len(told) == 1
-    assert "b.nii.gz: holds labels 9999, which are none of FreeSurfer's" in told[0]
+    config = small_config(synthesis="labels", similarity="dice")
+    tables = []
+    for names in ("ab", "abc", "ad"):
+        tables.append(tmp_path / f"{names}.csv")
+        tables[-1].write_text("labels\n" + "".join(f"{name}.nii.gz\n" for name in names), encoding="utf-8")
+    told = []
+    for table in tables:
+        caplog.clear()
+        make(table, config, tmp_path / "cache")
+        told.append([record.message for record in caplog.records if "known as" in record.message])
+    (one,), (two,), none = told
+    assert "b.nii.gz: labels 9999 are not known as FreeSurfer's" in one
+    assert "b.nii.gz and 1 more map: labels 9999 are not known" in two
+    assert none == []
 
 
 def test_two_dimensional_images_set_the_networks_dimension(small_config, tmp_path):
