@@ -233,3 +233,54 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
     for one, name in zip(refined, expected, strict=True):
         for image, of in zip((one.moving, one.fixed), wanted[name], strict=True):
             assert np.abs(image - np.array([0, *of])[tissues()])[inside].mean() < 0.03
+
+
+@pytest.mark.parametrize(("greys", "similarity", "begun"), [(T1, "lncc", 0), (T2, "lncc", 2), (T2, "mi", 0)])
+def test_without_a_network_a_pair_of_two_contrasts_begins_in_either(monkeypatch, greys, similarity, begun):
+    grid = Grid(SHAPE, np.eye(3))
+    moving, fixed = (Volume(image, grid) for image in (scan(greys, seed=1), scan(T1, seed=2, shift=2)))
+    calls = []
+
+    def refine(pairs, _full, levels, found, _say):
+        calls.append((pairs, len(levels), found))
+        return Shifting(2.0)(images_of(moving.array, fixed.array))
+
+    monkeypatch.setattr(deformation, "terms", lambda pairs, _: pairs)
+    monkeypatch.setattr(refinement, "refine", refine)
+    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    config = RegisterConfig(similarity=similarity, model="none")
+    deformation.find_deformation(aligned, None, config, Clock())
+    levels = len(refinement.levels_for("default"))
+    if not begun:
+        assert calls == [([aligned], levels, None)]
+        return
+    (first, one, start), (_, rest, found) = calls
+    assert (len(first), one, start) == (begun, 1, None)
+    assert (rest, found is not None) == (levels - 1, True)
+    # In fixed's contrast and in moving's: both images show the same tissue brighter, which those of the pair do not.
+    for pair in first:
+        dark, bright = tissues() == 1, tissues() == 3
+        order = pair.moving[bright].mean() - pair.moving[dark].mean()
+        assert order * (pair.fixed[np.roll(bright, 2, axis=0)].mean() - pair.fixed[np.roll(dark, 2, axis=0)].mean()) > 0
+
+
+@pytest.mark.slow
+def test_a_rim_of_another_grey_does_not_spread_a_disc():
+    """A disc in two contrasts whose rim is dark in one and bright in the other, as fluid around a brain."""
+    index = np.stack(np.meshgrid(*(np.linspace(-1, 1, 64),) * 2, indexing="ij"))
+    radius = np.sqrt((index**2).sum(axis=0))
+    inner = 1 + np.digitize(gaussian_filter(np.random.default_rng(3).normal(size=(64, 64)), 3), [0.0])
+
+    def labels(stretch):
+        return np.where(radius < 0.6 * stretch, inner + 1, np.where(radius < 0.75 * stretch, 1, 0))
+
+    grid = Grid((64, 64), np.eye(3))
+    moving, fixed = (
+        Volume(gaussian_filter(np.array(greys)[labels(stretch)], 0.5).astype(np.float32), grid)
+        for greys, stretch in (((0, 0.95, 0.5, 0.3), 0.95), ((0, 0.15, 0.6, 0.9), 1.0))
+    )
+    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    found = deformation.find_deformation(aligned, None, RegisterConfig(model="none"), Clock())
+    places = np.rint(np.argwhere(np.ones((64, 64))) + found.warp.to_voxels().reshape(-1, 2)).astype(int).clip(0, 63)
+    moved = labels(0.95)[tuple(places.T)].reshape(64, 64)
+    assert (moved == labels(1.0)).mean() > 1.0 - 0.6 * (labels(0.95) != labels(1.0)).mean()
