@@ -6,7 +6,7 @@ PAIRS is a table for `r2reg benchmark` with labels, of images of one contrast. O
 then the default refinement runs twice, and along it Dice of FreeSurfer's 30 structures is scored (labels by nearest
 neighbour). Seconds are those of the network's stage, as `register` runs it, and of the steps, once all has been
 compiled by runs that do not count; the affine's are common to both and left out, and so is the scoring. Run it alone.
-Prints for each pair when both runs get to what either has reached at its end.
+Prints for each pair when both runs get to what either has reached at its end, and draws both, as an SVG beside the CSV.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def main() -> None:
                     {"id": name, "start": label, "step": step, "seconds": seconds, "dice": score},
                 )
         told += comparison(name, **runs)
+    draw(read_rows(options.output), options.output.with_suffix(".svg"))
     print(markdown(["pair", "Dice", "from the network, s", "from the affine, s"], told))
 
 
@@ -130,6 +131,30 @@ def comparison(
     for wanted in (affine[-1][2], network[-1][2]):
         when = [next((f"{s:.1f}" for _, s, score in run if score >= wanted), "never") for run in (network, affine)]
         yield [name, f"{wanted:.3f}", *when]
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """Dice over seconds, a line per pair and start."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for k, name in enumerate(dict.fromkeys(row["id"] for row in rows)):
+        for start, style in (("network", "-"), ("affine", "--")):
+            run = [row for row in rows if (row["id"], row["start"]) == (name, start)]
+            axes.plot(
+                [float(row["seconds"]) for row in run],
+                [float(row["dice"]) for row in run],
+                style,
+                color=f"C{k}",
+                label=f"{name.replace('_', ' ')}, from the {start}",
+            )
+    axes.set(xlabel="seconds after the affine", ylabel="mean Dice of 30 structures")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, bbox_inches="tight")
 
 
 if __name__ == "__main__":
