@@ -9,8 +9,8 @@ Each set is a folder that painted_pairs.py made; its name stands in the table. M
 ANTsPy's with its defaults, its own affine and metric, so with iterations at a quarter and half of the images' size;
 `none`, refinement without a network; `alone`, the network; `default`, what `register` does by itself. All methods of a
 pair run in one process, which compiles the refinement once for pairs of one size, and those of r2reg begin with one
-affine. So seconds would say nothing; `r2reg benchmark` measures those. Pairs of one seed are the same people and poses in each
-set.
+affine. So seconds would say nothing; `r2reg benchmark` measures those. Pairs of one seed are the same people and poses
+in each set.
 
 A row is written when it is known; started again, the script goes on. --part K/N does every N-th pair, for N processes
 beside each other, each with a table of its own; --methods leaves some for later. Afterwards `--summary TABLE...`
