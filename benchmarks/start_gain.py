@@ -23,11 +23,13 @@ from r2reg.evaluation.scoring import FREESURFER_STRUCTURES
 from r2reg.flow.diffeomorphism import follow
 from r2reg.geometry.transforms import Displacement
 from r2reg.metrics.overlap import dice
-from r2reg.registration.deformation import Aligned, from_network, in_contrasts, terms
+from r2reg.registration.aligned import Aligned
+from r2reg.registration.contrast import in_contrasts
+from r2reg.registration.deformation import from_network, refinement_levels, terms
 from r2reg.registration.network import Estimator, network_grid
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import align_pair
-from r2reg.registration.refinement import MapOnGrid, levels_for, refine
+from r2reg.registration.refinement import MapOnGrid, refine
 from r2reg.resampling import Resampler
 
 COLUMNS = ("id", "start", "step", "seconds", "dice")
@@ -72,7 +74,7 @@ def along(aligned: Aligned, network: Estimator | None, config: RegisterConfig) -
             score(increment if start is None else followed(start, increment))
 
     score(start)
-    score(refine(terms(pairs, config), full, levels_for("default"), start, observe=observe))
+    score(refine(terms(pairs, config), full, refinement_levels("default", network), start, observe=observe))
     return seen
 
 

@@ -1,5 +1,15 @@
 """The exception tree. Every message says what is wrong, where, and the way out, in one line."""
 
+from collections.abc import Iterable
+
+LISTED = 10  # things that a message names
+
+
+def listed(things: Iterable[object]) -> str:
+    """The first few, for a message; "none" where there is none."""
+    names = [str(thing) for thing in things]
+    return ", ".join(names[:LISTED]) + (", ..." if len(names) > LISTED else "") or "none"
+
 
 class R2RegError(Exception):
     """Base of all errors a user can cause; the command line prints them as one line and exits with 1."""

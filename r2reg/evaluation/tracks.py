@@ -25,7 +25,7 @@ from r2reg.metrics.tracks import line_shape_ratio, line_shape_score, optimal_tra
 
 if TYPE_CHECKING:
     from r2reg.networks.saving import SavedModel
-    from r2reg.registration.deformation import Aligned
+    from r2reg.registration.aligned import Aligned
     from r2reg.registration.refinement import LevelImages, MapOnGrid
 
 Tensor = Any

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from r2reg.errors import TableError
+from r2reg.errors import TableError, listed
 from r2reg.geometry.grid import Array
 from r2reg.geometry.transforms import Transform, outside_of_fields
 from r2reg.io import slicer
@@ -21,7 +21,6 @@ from r2reg.io.itk import lps_signs
 
 log = logging.getLogger(__name__)
 AXES = ("x", "y", "z")
-LISTED = 10  # rows that are named
 SLICER = (".json", ".fcsv")
 
 
@@ -162,5 +161,4 @@ def warn_of_outside(transforms: Sequence[Transform], ras: Array) -> None:
 
 def listed_rows(chosen: np.ndarray) -> str:
     """The numbers, from 1, of the first few rows that are chosen."""
-    rows = np.flatnonzero(chosen) + 1
-    return ", ".join(map(str, rows[:LISTED])) + (", ..." if len(rows) > LISTED else "")
+    return listed(np.flatnonzero(chosen) + 1)

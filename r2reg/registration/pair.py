@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from r2reg.errors import ImageError, RegistrationError
+from r2reg.errors import ImageError, RegistrationError, listed
 from r2reg.geometry.grid import Grid
 from r2reg.io.images import Volume, read_image, read_labels, read_mask
 from r2reg.io.points import Points, listed_rows, read_points
@@ -17,7 +16,6 @@ from r2reg.resampling import resample
 
 log = logging.getLogger("r2reg")
 
-LISTED = 10  # ids that a message names
 OPTIONAL = ("moving_labels", "fixed_labels", "moving_mask", "fixed_mask", "moving_points", "fixed_points")
 
 
@@ -68,11 +66,11 @@ def _check_ids(moving: Volume, fixed: Volume) -> None:
     where = f"{moving.path} (moving), {fixed.path} (fixed)"
     if not ids["moving"] & ids["fixed"]:
         raise RegistrationError(
-            f"{where}: share no label, {_listed(ids['moving'])} against {_listed(ids['fixed'])}; "
+            f"{where}: share no label, {listed(sorted(ids['moving']))} against {listed(sorted(ids['fixed']))}; "
             "give maps with the same ids, or leave one out"
         )
     alone = {"moving": ids["moving"] - ids["fixed"], "fixed": ids["fixed"] - ids["moving"]}
-    told = " and ".join(f"{_listed(only)} only in {image}" for image, only in alone.items() if only)
+    told = " and ".join(f"{listed(sorted(only))} only in {image}" for image, only in alone.items() if only)
     if told:
         log.warning("%s: labels differ, %s; their Dice is 0 and counts in the mean", where, told)
 
@@ -85,12 +83,6 @@ def label_ids(array: np.ndarray) -> set[int]:
         seen[array.ravel().astype(np.intp) - low] = True
         return set((np.flatnonzero(seen) + low).tolist()) - {0}
     return set(np.unique(array).tolist()) - {0}
-
-
-def _listed(ids: Iterable[int]) -> str:
-    """The smallest few ids, rising."""
-    rising = sorted(ids)
-    return ", ".join(map(str, rising[:LISTED])) + (", ..." if len(rising) > LISTED else "") if rising else "none"
 
 
 def read_pair(moving: Path | str, fixed: Path | str, **optional: Path | str | None) -> Pair:

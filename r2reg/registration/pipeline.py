@@ -25,9 +25,10 @@ from r2reg.preprocessing.affine.initial import Init, check_overlap, initial_affi
 from r2reg.preprocessing.affine.pyramid import Working
 from r2reg.preprocessing.affine.starts import views_overlap
 from r2reg.preprocessing.intensity import normalise
+from r2reg.registration.aligned import Aligned, guiding_labels
 from r2reg.registration.choice import suitable_model
 from r2reg.registration.clock import Clock
-from r2reg.registration.deformation import Aligned, Deformation, find_deformation, guiding_labels, rehearsals
+from r2reg.registration.deformation import Deformation, find_deformation, rehearsals
 from r2reg.registration.pair import Pair
 from r2reg.registration.result import RegistrationResult
 from r2reg.registration.scores import carry, score_stages

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from r2reg.config import EPOCH_STEPS, TrainConfig
-from r2reg.errors import ConfigError, OutputError, TableError, TrainingError
+from r2reg.errors import ConfigError, OutputError, TableError, TrainingError, listed
 from r2reg.geometry.grid import Grid
 from r2reg.io.tables import Pair, Subject, is_pairs, read_cohort, read_pairs
 from r2reg.training.grids import training_grid
@@ -21,7 +21,6 @@ from r2reg.training.shapes import MAPS, shape_items
 from r2reg.training.synthesis import ids_around_brain, unknown_ids
 
 log = logging.getLogger(__name__)
-LISTED = 10  # ids that a message names
 LEAST_VOXELS = 4  # mean size on the training grid of a label that is a class of the loss
 
 
@@ -283,7 +282,7 @@ def _warn_of_unknown(items: list[Item], ids: tuple[int, ...]) -> None:
     log.warning(
         "%s%s: labels %s are not known as FreeSurfer's; each becomes a class of its own, painted in random greys. "
         "Correct the map if that is not meant",
-        first, more, ", ".join(map(str, found[:LISTED])) + (", ..." if len(found) > LISTED else ""),
+        first, more, listed(found),
     )  # fmt: skip
 
 

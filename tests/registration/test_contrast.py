@@ -9,6 +9,7 @@ from keras import ops
 from scipy.ndimage import gaussian_filter
 
 from r2reg.config import RegisterConfig
+from r2reg.flow import backend
 from r2reg.flow.certificate import Certificate
 from r2reg.flow.diffeomorphism import Diffeomorphism
 from r2reg.flow.inverse import invert
@@ -16,8 +17,9 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
 from r2reg.registration import deformation, network, refinement
+from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
-from r2reg.registration.contrast import contrasts_correlation, match_contrast
+from r2reg.registration.contrast import contrasts_correlation, in_contrasts, match_contrast
 from r2reg.registration.pair import Pair
 from r2reg.registration.refinement import LevelImages, MapOnGrid
 from r2reg.report.verdict import model_told
@@ -80,9 +82,12 @@ def test_images_that_say_nothing():
 class Shifting:
     """In place of an Estimator: keeps what it is shown, and answers with shifts of so many voxels in turn."""
 
-    def __init__(self, *shifts):
+    def __init__(self, *shifts, pyramid=False):
         self.grid, self.shifts, self.shown = Grid(SHAPE, np.eye(3)), iter(shifts), []
-        self.model = SimpleNamespace(folder=Path("m"), sha256="0")
+        self.model, self.config = SimpleNamespace(folder=Path("m"), sha256="0"), SimpleNamespace(pyramid=pyramid)
+
+    def rehearse(self):
+        pass
 
     def __call__(self, images):
         self.shown.append(ops.convert_to_numpy(images.moving)[0, ..., 0])
@@ -187,7 +192,7 @@ def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, simil
     refined = []
     monkeypatch.setattr(deformation, "terms", lambda pairs, _: refined.extend(pairs))
     monkeypatch.setattr(refinement, "refine", lambda _terms, _full, _levels, found, _say: found)
-    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
     config = RegisterConfig(similarity=similarity, model="none")
     shifts = (2.0,) if greys is T1 else (0.0, 2.0, 2.0)
     found = deformation.find_deformation(aligned, Shifting(*shifts), config, Clock())
@@ -198,6 +203,36 @@ def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, simil
         errors = [np.abs(pair.moving - wanted)[moving.array > 0.1].mean() for pair in refined]
         assert min(errors) < 0.05
     assert np.abs(found.warp.to_voxels()[..., 0] - 2)[4:-4].max() < 0.01
+
+
+@pytest.mark.parametrize(("pyramid", "refine", "factors"), [
+    (True, "default", [2, 1]), (True, 0, [2]), (True, "none", []), (False, "default", [4, 2, 1]),
+])  # fmt: skip
+def test_the_coarsest_level_is_left_out_from_a_pyramids_map(monkeypatch, pyramid, refine, factors):
+    """Where the refinement runs and where it is rehearsed; not where the network's map is left out."""
+    grid = Grid(SHAPE, np.eye(3))
+    moving, fixed = (Volume(image, grid) for image in (scan(T1, seed=1, shift=2), scan(T1, seed=2)))
+    aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    ran = []
+
+    def run(_terms, _full, levels, found=None, _say=None):
+        ran.append([level.factor for level in levels])
+        return found or Shifting(0.0)(images_of(moving.array, fixed.array))
+
+    monkeypatch.setattr(deformation, "terms", lambda pairs, _: pairs)
+    monkeypatch.setattr(refinement, "refine", run)
+    monkeypatch.setattr(backend, "compiles", lambda: True)
+    config = RegisterConfig(refine=refine)
+    shifting = Shifting(2.0, 0.0, pyramid=pyramid)
+    deformation.find_deformation(aligned, shifting, config, Clock())
+    assert ran == ([factors] if factors else [])
+    ran.clear()
+    for task in deformation.rehearsals(grid, config, shifting)[1 : 1 + len(factors)]:
+        task()
+    assert [factor for _, factor in ran] == factors
+    ran.clear()
+    deformation.find_deformation(aligned, shifting, config, Clock())  # by 0, of no use
+    assert ran == ([[level.factor for level in refinement.levels_for(refine)]] if factors else [])
 
 
 OFTEN_GREYER = (0.2, 0.9, 0.6)  # than T1, though not everywhere: moving's greys rise with fixed's on the whole
@@ -220,7 +255,7 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
     monkeypatch.setattr(network, "likeness", lambda *_: next(values))
     grid = Grid(SHAPE, np.eye(3))
     pair = Pair(moving=Volume(moving, grid), fixed=Volume(fixed, grid))
-    aligned = deformation.Aligned(pair, moving, fixed, Affine(np.eye(3)))
+    aligned = Aligned(pair, moving, fixed, Affine(np.eye(3)))
     found = Shifting(0.0)(images_of(moving, fixed))
     inside = tissues() > 0
     wanted = {
@@ -228,7 +263,7 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
         "as fixed": (T1, T1),
         "as moving": (greys, greys),
     }
-    refined = deformation.in_contrasts(aligned, grid, found)
+    refined = in_contrasts(aligned, grid, found)
     assert len(refined) == len(expected)
     for one, name in zip(refined, expected, strict=True):
         for image, of in zip((one.moving, one.fixed), wanted[name], strict=True):
@@ -247,7 +282,7 @@ def test_without_a_network_a_pair_of_two_contrasts_begins_in_either(monkeypatch,
 
     monkeypatch.setattr(deformation, "terms", lambda pairs, _: pairs)
     monkeypatch.setattr(refinement, "refine", refine)
-    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
     config = RegisterConfig(similarity=similarity, model="none")
     deformation.find_deformation(aligned, None, config, Clock())
     levels = len(refinement.levels_for("default"))
@@ -279,7 +314,7 @@ def test_a_rim_of_another_grey_does_not_spread_a_disc():
         Volume(gaussian_filter(np.array(greys)[labels(stretch)], 0.5).astype(np.float32), grid)
         for greys, stretch in (((0, 0.95, 0.5, 0.3), 0.95), ((0, 0.15, 0.6, 0.9), 1.0))
     )
-    aligned = deformation.Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
+    aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
     found = deformation.find_deformation(aligned, None, RegisterConfig(model="none"), Clock())
     places = np.rint(np.argwhere(np.ones((64, 64))) + found.warp.to_voxels().reshape(-1, 2)).astype(int).clip(0, 63)
     moved = labels(0.95)[tuple(places.T)].reshape(64, 64)

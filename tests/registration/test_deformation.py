@@ -11,8 +11,9 @@ from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume, write_image
 from r2reg.metrics.overlap import dice
 from r2reg.registration import refinement, unfolding
+from r2reg.registration.aligned import Aligned, guiding_labels
 from r2reg.registration.clock import Clock
-from r2reg.registration.deformation import Aligned, find_deformation, guiding_labels, rehearsals
+from r2reg.registration.deformation import find_deformation, rehearsals
 from r2reg.registration.pair import Pair, read_pair
 from r2reg.registration.run import register_files
 from r2reg.resampling import resample
