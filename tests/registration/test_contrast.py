@@ -236,15 +236,16 @@ def test_the_coarsest_level_is_left_out_from_a_pyramids_map(monkeypatch, pyramid
 
 
 OFTEN_GREYER = (0.2, 0.9, 0.6)  # than T1, though not everywhere: moving's greys rise with fixed's on the whole
+HARDLY_GREYER = (0.2, 0.75, 0.7)  # nearly as T1; noise blurs what tells it apart
 
 
 @pytest.mark.parametrize(
     ("greys", "alike", "expected"),
     [
         (T1, 0.9, ["own"]),
-        (OFTEN_GREYER, 0.47, ["own"]),
-        (OFTEN_GREYER, 0.49, ["own", "as fixed"]),
-        (OFTEN_GREYER, 0.56, ["as fixed", "as moving"]),
+        (OFTEN_GREYER, 0.51, ["own"]),
+        (OFTEN_GREYER, 0.53, ["as fixed", "as moving"]),
+        (HARDLY_GREYER, 0.49, ["as fixed", "as moving"]),
         (T2, 0.3, ["own", "as fixed"]),
         (T2, 0.56, ["as fixed", "as moving"]),
     ],
@@ -267,7 +268,7 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
     assert len(refined) == len(expected)
     for one, name in zip(refined, expected, strict=True):
         for image, of in zip((one.moving, one.fixed), wanted[name], strict=True):
-            assert np.abs(image - np.array([0, *of])[tissues()])[inside].mean() < 0.03
+            assert np.abs(image - np.array([0, *of])[tissues()])[inside].mean() < 0.06
 
 
 @pytest.mark.parametrize(("greys", "similarity", "begun"), [(T1, "lncc", 0), (T2, "lncc", 2), (T2, "mi", 0)])
