@@ -25,11 +25,11 @@ from r2reg.geometry.transforms import Displacement
 from r2reg.metrics.overlap import dice
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.contrast import in_contrasts
-from r2reg.registration.deformation import from_network, refinement_levels, terms
+from r2reg.registration.deformation import from_network, terms
 from r2reg.registration.network import Estimator, network_grid
 from r2reg.registration.pair import read_pair
 from r2reg.registration.pipeline import align_pair
-from r2reg.registration.refinement import MapOnGrid, refine
+from r2reg.registration.refinement import MapOnGrid, levels_from, refine
 from r2reg.resampling import Resampler
 
 COLUMNS = ("id", "start", "step", "seconds", "dice")
@@ -74,7 +74,8 @@ def along(aligned: Aligned, network: Estimator | None, config: RegisterConfig) -
             score(increment if start is None else followed(start, increment))
 
     score(start)
-    score(refine(terms(pairs, config), full, refinement_levels("default", network), start, observe=observe))
+    levels = levels_from("default", full, None if network is None else network.config)
+    score(refine(terms(pairs, config), full, levels, start, observe=observe))
     return seen
 
 

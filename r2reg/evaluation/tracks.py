@@ -147,7 +147,7 @@ def refinement_states(
     from r2reg.flow.warp import compose
     from r2reg.registration.deformation import terms
     from r2reg.registration.network import Estimator
-    from r2reg.registration.refinement import carry_displacement, levels_for, refine
+    from r2reg.registration.refinement import carry_displacement, levels_from, refine
 
     start = Estimator(model, images.grid)(images)
     network = start.phi.displacement
@@ -158,7 +158,8 @@ def refinement_states(
         states.append(followed([compose(network, inner)], where)[0])
 
     full = aligned.pair.fixed.grid.canonical()
-    refine(terms([aligned], config), full, levels_for(config.refine), start, log.info, observe)
+    levels = levels_from(config.refine, full, model.network)
+    refine(terms([aligned], config), full, levels, start, log.info, observe)
     return states
 
 

@@ -27,7 +27,8 @@ SMOOTHING = 1.0  # bins, sd, of the means in them
 # Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one without a
 # trial: painted T1, T2 and FLAIR pairs, 0.91 to 0.99; CT-T1, 0.78 to 0.94; T1-T2 and T2-FLAIR, below 0.45.
 SAME_CONTRAST = 0.95
-# The same correlation, learnt along the network's map, from which moving's own greys alone drive the refinement.
+# The same correlation, learnt along the network's map (without one, along that of the coarsest level, where only T1-T2
+# was measured), from which moving's own greys alone drive the refinement.
 # Painted pairs of one contrast: T1, FLAIR and CT 0.93 to 1, T2 0.45 to 0.86; of two: FLAIR-CT 0.97 to 0.99, T1-FLAIR
 # and T1-CT 0.77 to 0.97, T1-T2 and T2-FLAIR below 0. At 0.97 two pairs gained .05 and .07 of Dice by both.
 REFINED_ALONE = 0.98
@@ -42,10 +43,10 @@ BLURRED_GAIN = 1.04
 OWN_GREYS_MISLEAD = 1.1
 # The same correlation, learnt along the affine, below which a pair without a network's map counts as of two contrasts:
 # painted pairs as for SAME_CONTRAST; T1-T2 at most 0.45, those of one contrast and CT 0.78 and more.
-TWO_CONTRASTS = 0.6
-# Of a grid on which contrasts are matched without a network's: a brain at 2 mm has .9 million, and at 4 mm, where
-# tissues mix, three painted T1-T2 pairs ended .01 to .18 of Dice lower.
-MOST_MATCHED = 1 << 20
+TWO_CONTRASTS = 0.5
+# Voxels, about, of the grid on which contrasts are matched without a network's: a brain's view at 2 mm has .9 million,
+# and at 4 mm, where tissues mix, three painted T1-T2 pairs ended .01 to .18 of Dice lower.
+MATCHED_VOXELS = 1 << 20
 
 
 def match_contrast(
@@ -108,12 +109,12 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
     own, alike = likeness(images, found), likeness(shown, found)
     if 0 < same < BLURRED and alike < BLURRED_GAIN * own:
         return [aligned]
-    as_fixed, as_moving = _matched(aligned, images, found)
+    greys = _greys(images, found)
     if same <= 0 and alike < OWN_GREYS_MISLEAD * own:
         log.info("the refinement sees both images in the fixed one's contrast, too")
-        return [aligned, as_fixed]
+        return [aligned, _as_fixed(aligned, *greys)]
     log.info("the refinement sees both images in the fixed one's contrast and in the moving one's")
-    return [as_fixed, as_moving]
+    return [_as_fixed(aligned, *greys), _as_moving(aligned, *greys)]
 
 
 def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
@@ -130,14 +131,15 @@ def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
     if shown is images or _correlation(images, shown) >= TWO_CONTRASTS:
         return []
     log.info("the refinement begins with both images in the fixed one's contrast and in the moving one's")
-    return _matched(aligned, images)
+    greys = _greys(images, None)
+    return [_as_fixed(aligned, *greys), _as_moving(aligned, *greys)]
 
 
 def matching_grid(full: Grid) -> Grid:
     """A grid to learn contrasts on where no network has one: `full`, coarser where it is large."""
     from r2reg.registration.refinement import level_grid
 
-    factor = max(1, round((math.prod(full.shape) / MOST_MATCHED) ** (1 / full.ndim)))
+    factor = max(1, round((math.prod(full.shape) / MATCHED_VOXELS) ** (1 / full.ndim)))
     return level_grid(full, factor)
 
 
@@ -151,13 +153,14 @@ def in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> Leve
     return images if found is None and _correlation(images, shown) >= SAME_CONTRAST else shown
 
 
-def _matched(aligned: Aligned, images: LevelImages, found: MapOnGrid | None = None) -> list[Aligned]:
-    """The pair in fixed's contrast, and in moving's, matched as a map aligns the images; by default as they lie."""
-    moving, fixed, inside = _greys(images, found)
-    return [
-        replace(aligned, moving=match_contrast(aligned.moving, moving, fixed, inside)),
-        replace(aligned, fixed=match_contrast(aligned.fixed, fixed, moving, inside)),
-    ]
+def _as_fixed(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None) -> Aligned:
+    """The pair in fixed's contrast, learnt from what `_greys` gives."""
+    return replace(aligned, moving=match_contrast(aligned.moving, moving, fixed, inside))
+
+
+def _as_moving(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None) -> Aligned:
+    """The pair in moving's contrast."""
+    return replace(aligned, fixed=match_contrast(aligned.fixed, fixed, moving, inside))
 
 
 def _correlation(images: LevelImages, shown: LevelImages) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2reg.config import AUTO, RefinePreset, RegisterConfig
+from r2reg.config import AUTO, RegisterConfig
 from r2reg.flow.certificate import Certificate
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
@@ -62,7 +62,7 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
     full = grid.canonical()
     if config.transform != "flow":
         return _fitted(aligned, full, config.transform, config, clock)
-    from r2reg.registration.refinement import refine
+    from r2reg.registration.refinement import levels_from, refine
 
     found, part, pairs = None, None, [aligned]
     if network is not None:
@@ -70,10 +70,11 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
             found, part = from_network(network, aligned, config.model == AUTO)
             if found is not None and config.similarity in LIKE_GREYS:
                 pairs = in_contrasts(aligned, network.grid, found)
-    levels = refinement_levels(config.refine, None if found is None else network)
+    begun = network.config if network and part and _helps(part) else None
+    levels = levels_from(config.refine, full, begun)
     if levels:
         with clock.stage("refine"):
-            if found is None and len(levels) > 1 and config.similarity in LIKE_GREYS:
+            if found is None and config.similarity in LIKE_GREYS:
                 coarse = matching_grid(full)
                 if either := in_either_contrast(aligned, coarse):
                     found = refine(terms(either, config), full, levels[:1], None, log.info)
@@ -83,18 +84,6 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         return replace(_none(grid), model=part)
     with clock.stage("transform"):
         return _on_fixed_grid(found, grid, part)
-
-
-def refinement_levels(refine: RefinePreset | int, network: Estimator | None) -> tuple[Level, ...]:
-    """The levels of a preset as they go on from a network's map; from the affine, where there is none.
-
-    A pyramid's map is finer than the coarsest of several levels, which is left out: 14 painted pairs overlapped as well
-    without it.
-    """
-    from r2reg.registration.refinement import levels_for
-
-    levels = levels_for(refine)
-    return levels[1:] if network is not None and network.config.pyramid and len(levels) > 1 else levels
 
 
 def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterConfig, clock: Clock) -> Deformation:
@@ -112,6 +101,8 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
 def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> list[Callable[[], None]]:
     """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
+    As if the network's map were of use; where it is not, a level that this leaves out is compiled when it is run.
+
     Args:
         grid: fixed's.
     Returns:
@@ -120,11 +111,13 @@ def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = N
     if config.transform != "flow":
         return []
     from r2reg.flow import backend
+    from r2reg.registration.refinement import levels_from
 
     if not backend.compiles():
         return []
     first = [] if network is None else [network.rehearse]
-    full, levels = grid.canonical(), refinement_levels(config.refine, network)
+    full = grid.canonical()
+    levels = levels_from(config.refine, full, network.config if network else None)
     if not levels:
         return first
     steps = [
@@ -195,7 +188,8 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
     alike = [likeness(pair, answer) for pair, answer in zip(seen, answers, strict=True)]
     best = int(np.argmax([alike[0] * MATCHED_GAIN, *alike[1:]]))
     found, after, matched = answers[best], alike[best], best > 0
-    used = after >= LEAST_GAIN * before or not chosen
+    part: dict[str, Any] = {"lncc": {"affine": before, "network": after}}
+    used = _helps(part) or not chosen
     name = network.model.folder.resolve().name
     told = (name, after, before, "its map is used" if used else "going on without it")
     if matched:
@@ -204,8 +198,13 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
         log.warning("%s makes the images less alike (LNCC %.3f, %.3f before): it may not know such images; %s", *told)
     elif not used:
         log.info("%s hardly makes the images more alike (LNCC %.3f, %.3f before): %s", *told)
-    part = {"name": name, "sha256": network.model.sha256, "lncc": {"affine": before, "network": after}}
-    return found if used else None, part | {"used": used, "matched": matched}
+    part |= {"name": name, "sha256": network.model.sha256, "used": used, "matched": matched}
+    return found if used else None, part
+
+
+def _helps(part: dict[str, Any]) -> bool:
+    """Whether a network's map makes the pair clearly more alike, see `Deformation.model`."""
+    return bool(part["lncc"]["network"] >= LEAST_GAIN * part["lncc"]["affine"])
 
 
 def _none(grid: Grid) -> Deformation:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from r2reg.config import RefinePreset
+from r2reg.config import NetworkConfig, RefinePreset
 from r2reg.errors import RegistrationError
 from r2reg.flow import backend
 from r2reg.flow.diffeomorphism import Diffeomorphism, advance, follow, identity, resampled
@@ -38,6 +38,7 @@ PLATEAU_GAIN = 0.01  # this share of what the level has gained so far
 SMALLEST_FORCE = 1e-5  # intensity in [0, 1] per voxel; what float32 rounding leaves of identical images is below
 WHOLE = 0.999  # share of a window that lies in moving's view, but for rounding
 FEWEST_VOXELS = 8  # along an axis of a coarse level
+ROUNDED = 1.01  # spacings that differ by less are one: what is 1 mm may be written as 0.999
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,22 @@ def levels_for(refine: RefinePreset | int) -> tuple[Level, ...]:
     if isinstance(refine, int):
         return (*PRESETS["default"][:-1], Level(1, refine)) if refine else PRESETS["default"][:-1]
     return PRESETS[refine]
+
+
+def levels_from(refine: RefinePreset | int, full: Grid, network: NetworkConfig | None) -> tuple[Level, ...]:
+    """The levels of a preset as they go on from a network's map; from the affine, where there is none.
+
+    The coarsest is left out where a pyramid's velocities are as fine: at 1 and 2 mm, 14 painted pairs (T1, T1-T2) and
+    one of lungs overlapped as well without it. Other networks were not measured so.
+
+    Args:
+        full: the finest grid.
+    """
+    levels = levels_for(refine)
+    if not levels or network is None or not network.pyramid:
+        return levels
+    velocities = max(network.spacing) * (2 if network.velocity_size == "half" else 1)
+    return levels[1:] if velocities <= level_grid(full, levels[0].factor).spacing.min() * ROUNDED else levels
 
 
 def level_grid(full: Grid, factor: int) -> Grid:

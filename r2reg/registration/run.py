@@ -158,7 +158,7 @@ def plan(
 
         stages += [{"stage": "fit", "family": config.transform, "grid": _describe(grid)} for grid in fit_grids(full)]
     if config.transform == "flow":
-        from r2reg.registration.refinement import level_grid, levels_for
+        from r2reg.registration.refinement import level_grid, levels_from
 
         model = load_fitting_model(pair, config)
         if model is not None:
@@ -171,7 +171,7 @@ def plan(
                 network_bytes += MERGE_BYTES_PER_VOXEL * math.prod(grid.shape)
             model.check()
             stages.append({"stage": "network", "model": model.folder.resolve().name, "grid": _describe(grid)})
-        for level in levels_for(config.refine):
+        for level in levels_from(config.refine, full, None if model is None else model.network):
             grid = level_grid(full, level.factor)
             stages.append({"stage": "refine", "steps": level.steps, "grid": _describe(grid)})
     voxels = math.prod(pair.fixed.grid.shape) + math.prod(pair.moving.grid.shape)

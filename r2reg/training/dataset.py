@@ -273,15 +273,15 @@ def _dataset(
 
 def _warn_of_unknown(items: list[Item], ids: tuple[int, ...]) -> None:
     unknown = unknown_ids(ids)
-    maps = [(item.name, labels) for item in items if (labels := item.load("labels")) is not None]
-    held = {name: found for name, labels in maps if (found := [k for k in unknown if (labels == k).any()])}
-    if not held:
+    if not unknown:
         return
+    maps = [(item.name, labels) for item in items if (labels := item.load("labels")) is not None]
+    held = {name: found for name, labels in maps if (found := np.intersect1d(labels, unknown).tolist())}
     first, found = next(iter(held.items()))
     more = f" and {len(held) - 1} more map{'s' if len(held) > 2 else ''}" if len(held) > 1 else ""
     log.warning(
-        "%s%s: labels %s are not known as FreeSurfer's; each becomes a class of its own, painted in random greys. "
-        "Correct the map if that is not meant",
+        "%s%s: labels %s have no grey of their own here; each becomes a class of its own, painted in random "
+        "greys. Correct the map if they are no labels of FreeSurfer's",
         first, more, listed(found),
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ def strip_skull(labels: np.ndarray) -> np.ndarray:
 
 
 def unknown_ids(ids: Collection[int]) -> tuple[int, ...]:
-    """Those of a FreeSurfer map's ids that are not known here; none where its ids are others."""
+    """Those of a FreeSurfer map's ids that have no grey of their own here; none where its ids are others."""
     known = {*T1_MEANS, *RIGHT_OF, *EXTRA_CEREBRAL}
     return tuple(k for k in sorted(ids) if k > 0 and tissue(k) not in known) if is_freesurfer(ids) else ()
 

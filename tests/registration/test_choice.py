@@ -14,6 +14,7 @@ from r2reg.io.images import Volume
 from r2reg.registration import choice, network
 from r2reg.registration.choice import extent_mm, has_brain_size, suitable_model
 from r2reg.registration.pair import Pair
+from r2reg.registration.refinement import PRESETS
 from r2reg.registration.run import plan, register_files
 
 SMALL = {"encoder": (4, 4), "decoder": (4, 4, 4, 4, 3), "up_filters": 2, "spacing": (6.0,) * 3}
@@ -139,3 +140,8 @@ def test_the_plan_names_the_model_that_ships(shipped, phantom_pair, tmp_path, mo
     monkeypatch.chdir(tmp_path / "here")
     planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", RegisterConfig(model="auto"))
     assert planned["stages"][1]["model"] == "brain"
+
+
+def test_the_plan_has_the_levels_that_a_pyramids_map_leaves(phantom_pair, tmp_path):
+    planned = plan(phantom_pair.moving, phantom_pair.fixed, tmp_path / "out", RegisterConfig(model="brain"))
+    assert [stage["steps"] for stage in planned["stages"][2:]] == [level.steps for level in PRESETS["default"][1:]]

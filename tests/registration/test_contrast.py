@@ -1,5 +1,6 @@
 """Moving in fixed's contrast, for networks that know pairs of one contrast."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,9 +83,12 @@ def test_images_that_say_nothing():
 class Shifting:
     """In place of an Estimator: keeps what it is shown, and answers with shifts of so many voxels in turn."""
 
-    def __init__(self, *shifts, pyramid=False):
+    def __init__(self, *shifts, pyramid=False, spacing=2.0):
         self.grid, self.shifts, self.shown = Grid(SHAPE, np.eye(3)), iter(shifts), []
-        self.model, self.config = SimpleNamespace(folder=Path("m"), sha256="0"), SimpleNamespace(pyramid=pyramid)
+        self.model, self.config = (
+            SimpleNamespace(folder=Path("m"), sha256="0"),
+            SimpleNamespace(pyramid=pyramid, spacing=(spacing,) * 2, velocity_size="half"),
+        )
 
     def rehearse(self):
         pass
@@ -205,11 +209,12 @@ def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, simil
     assert np.abs(found.warp.to_voxels()[..., 0] - 2)[4:-4].max() < 0.01
 
 
-@pytest.mark.parametrize(("pyramid", "refine", "factors"), [
-    (True, "default", [2, 1]), (True, 0, [2]), (True, "none", []), (False, "default", [4, 2, 1]),
+@pytest.mark.parametrize(("pyramid", "spacing", "refine", "factors"), [
+    (True, 2.0, "default", [2, 1]), (True, 2.0, 0, [2]), (True, 2.0, "none", []), (True, 2.1, "default", [4, 2, 1]),
+    (False, 2.0, "default", [4, 2, 1]),
 ])  # fmt: skip
-def test_the_coarsest_level_is_left_out_from_a_pyramids_map(monkeypatch, pyramid, refine, factors):
-    """Where the refinement runs and where it is rehearsed; not where the network's map is left out."""
+def test_the_coarsest_level_is_left_out_where_a_pyramids_map_is_as_fine(monkeypatch, pyramid, spacing, refine, factors):
+    """Where the refinement runs and where it is rehearsed; not where the map is of no use, left out or asked for."""
     grid = Grid(SHAPE, np.eye(3))
     moving, fixed = (Volume(image, grid) for image in (scan(T1, seed=1, shift=2), scan(T1, seed=2)))
     aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
@@ -223,16 +228,17 @@ def test_the_coarsest_level_is_left_out_from_a_pyramids_map(monkeypatch, pyramid
     monkeypatch.setattr(refinement, "refine", run)
     monkeypatch.setattr(backend, "compiles", lambda: True)
     config = RegisterConfig(refine=refine)
-    shifting = Shifting(2.0, 0.0, pyramid=pyramid)
+    shifting = Shifting(2.0, 0.0, 0.0, pyramid=pyramid, spacing=spacing)
     deformation.find_deformation(aligned, shifting, config, Clock())
     assert ran == ([factors] if factors else [])
     ran.clear()
     for task in deformation.rehearsals(grid, config, shifting)[1 : 1 + len(factors)]:
         task()
     assert [factor for _, factor in ran] == factors
-    ran.clear()
-    deformation.find_deformation(aligned, shifting, config, Clock())  # by 0, of no use
-    assert ran == ([[level.factor for level in refinement.levels_for(refine)]] if factors else [])
+    for model in ("auto", "m"):  # by 0, of no use
+        ran.clear()
+        deformation.find_deformation(aligned, shifting, replace(config, model=model), Clock())
+        assert ran == ([[level.factor for level in refinement.levels_for(refine)]] if factors else [])
 
 
 OFTEN_GREYER = (0.2, 0.9, 0.6)  # than T1, though not everywhere: moving's greys rise with fixed's on the whole
@@ -271,15 +277,18 @@ def test_in_which_contrasts_a_pair_is_refined(monkeypatch, greys, alike, expecte
             assert np.abs(image - np.array([0, *of])[tissues()])[inside].mean() < 0.06
 
 
-@pytest.mark.parametrize(("greys", "similarity", "begun"), [(T1, "lncc", 0), (T2, "lncc", 2), (T2, "mi", 0)])
-def test_without_a_network_a_pair_of_two_contrasts_begins_in_either(monkeypatch, greys, similarity, begun):
+@pytest.mark.parametrize(
+    ("greys", "onto", "similarity", "begun"),
+    [(T1, T1, "lncc", 0), (T2, T1, "lncc", 2), (T2, T1, "mi", 0), (T2, T2, "lncc", 0)],
+)
+def test_without_a_network_a_pair_of_two_contrasts_begins_in_either(monkeypatch, greys, onto, similarity, begun):
     grid = Grid(SHAPE, np.eye(3))
-    moving, fixed = (Volume(image, grid) for image in (scan(greys, seed=1), scan(T1, seed=2, shift=2)))
+    moving, fixed = (Volume(image, grid) for image in (scan(greys, seed=1), scan(onto, seed=2, shift=2)))
     calls = []
 
     def refine(pairs, _full, levels, found, _say):
         calls.append((pairs, len(levels), found))
-        return Shifting(2.0)(images_of(moving.array, fixed.array))
+        return Shifting(-2.0)(images_of(moving.array, fixed.array))
 
     monkeypatch.setattr(deformation, "terms", lambda pairs, _: pairs)
     monkeypatch.setattr(refinement, "refine", refine)
@@ -290,7 +299,13 @@ def test_without_a_network_a_pair_of_two_contrasts_begins_in_either(monkeypatch,
     if not begun:
         assert calls == [([aligned], levels, None)]
         return
-    (first, one, start), (_, rest, found) = calls
+    (first, one, start), (then, rest, found) = calls
+    as_fixed, as_moving = first
+    assert as_fixed.fixed is aligned.fixed
+    assert as_moving.moving is aligned.moving
+    wanted = np.array([0, *T1])[tissues()]
+    errors = [np.abs(pair.moving - wanted)[wanted > 0].mean() for pair in (as_fixed, *then)]
+    assert min(errors[1:]) < 0.03 < errors[0]  # learnt along that map; at first, along the affine
     assert (len(first), one, start) == (begun, 1, None)
     assert (rest, found is not None) == (levels - 1, True)
     # In fixed's contrast and in moving's: both images show the same tissue brighter, which those of the pair do not.
@@ -318,5 +333,6 @@ def test_a_rim_of_another_grey_does_not_spread_a_disc():
     aligned = Aligned(Pair(moving=moving, fixed=fixed), moving.array, fixed.array, Affine(np.eye(3)))
     found = deformation.find_deformation(aligned, None, RegisterConfig(model="none"), Clock())
     places = np.rint(np.argwhere(np.ones((64, 64))) + found.warp.to_voxels().reshape(-1, 2)).astype(int).clip(0, 63)
+    # Of the wrong labels .20 were left; .58 in fixed's contrast alone, .24 in moving's; 5 times as many in neither.
     moved = labels(0.95)[tuple(places.T)].reshape(64, 64)
-    assert (moved == labels(1.0)).mean() > 1.0 - 0.6 * (labels(0.95) != labels(1.0)).mean()
+    assert (moved == labels(1.0)).mean() > 1.0 - 0.3 * (labels(0.95) != labels(1.0)).mean()

@@ -141,7 +141,7 @@ def test_labels_that_the_settings_need(cohort, small_config, tmp_path):
         read_table(tmp_path / "p.csv", small_config(synthesis="labels"))
 
 
-def test_ids_that_freesurfer_has_not_are_told(small_config, tmp_path, caplog):
+def test_ids_without_a_grey_are_told(small_config, tmp_path, caplog):
     for name, ids in (("a", (2, 3, 41, 42)), ("b", (2, 3, 41, 9999)), ("c", (2, 7777, 41, 42)), ("d", (2, 3, 41, 42))):
         labels = np.zeros((16, 16, 16), np.int16)
         for k, label in enumerate(ids):
@@ -156,10 +156,10 @@ def test_ids_that_freesurfer_has_not_are_told(small_config, tmp_path, caplog):
     for table in tables:
         caplog.clear()
         make(table, config, tmp_path / "cache")
-        told.append([record.message for record in caplog.records if "known as" in record.message])
+        told.append([record.message for record in caplog.records if "no grey of their own" in record.message])
     (one,), (two,), none = told
-    assert "b.nii.gz: labels 9999 are not known as FreeSurfer's" in one
-    assert "b.nii.gz and 1 more map: labels 9999 are not known" in two
+    assert "b.nii.gz: labels 9999 have no grey of their own here" in one
+    assert "b.nii.gz and 1 more map: labels 9999 have no grey" in two
     assert none == []
 
 
