@@ -135,33 +135,38 @@ def make_network(setting: Setting, seeds: int) -> keras.Model:
             self.bias = self.add_weight(shape=(seeds, 1, 1), initializer="zeros", name="bias")
             self.draws = keras.random.SeedGenerator(0)
 
-        def rate(self, unit: int) -> Rate:
-            k = unit if network == "own" else 0
-            return lambda x: ops.matmul(ops.tanh(ops.matmul(x, self.inner[k])), self.outer[k])
+        def rates(self) -> list[Rate]:
+            """The velocity of each unit, of points (S, 2, N): the points last, which takes two thirds of the time."""
+            inner, outer = (ops.swapaxes(weights, -1, -2) for weights in (self.inner, self.outer))
+            return [
+                lambda x, k=k: ops.matmul(outer[k], ops.tanh(ops.matmul(inner[k], x)))
+                for k in np.arange(UNITS) % self.inner.shape[0]
+            ]
 
         def moved(self, x: Any, h: float) -> Any:
-            for unit in range(UNITS) if h > 0 else reversed(range(UNITS)):
-                x = step(self.rate(unit), x, h)
+            for rate in self.rates()[:: 1 if h > 0 else -1]:
+                x = step(rate, x, h)
             return x
 
         def call(self, x: Any) -> Any:
-            after = self.moved(ops.transpose(x, (1, 0, 2)), 1.0)
-            return ops.transpose(ops.matmul(after, self.read) + self.bias, (1, 0, 2))[..., 0]
+            after = self.moved(ops.transpose(x, (1, 2, 0)), 1.0)
+            return ops.transpose(ops.sum(after * self.read, axis=1) + self.bias[..., 0])
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
             loss = ops.sum(ops.mean(ops.binary_crossentropy(y, y_pred, from_logits=True), axis=0))
-            points = ops.transpose(x, (1, 0, 2))
+            points = ops.transpose(x, (1, 2, 0))
             if network == "symmetric-domain":
                 points = keras.random.uniform(ops.shape(points), -REACH, REACH, seed=self.draws)
             if network.startswith("symmetric"):
                 returned = self.moved(self.moved(points, 1.0), -1.0)
-                away = ops.mean(ops.sum(ops.square(returned - points), axis=-1), axis=1)
+                away = ops.mean(ops.sum(ops.square(returned - points), axis=1), axis=1)
                 loss = loss + INVERSE_WEIGHT * ops.sum(away)
             return loss + sum(self.losses)
 
     model = Spiral()
     model.build((None, seeds, 2))
-    model.compile(optimizer=keras.optimizers.Adam(RATE), jit_compile=False, steps_per_execution=10)
+    at_once = 1 if keras.backend.backend() == "torch" else 10  # PyTorch has no more
+    model.compile(optimizer=keras.optimizers.Adam(RATE), jit_compile=False, steps_per_execution=at_once)
     return model
 
 

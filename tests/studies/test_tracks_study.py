@@ -17,6 +17,12 @@ SMALL, SHAPE = Layout((6,), 3), (4, 4, 1)
 CONV = {1: Layout((3,), 4, stride=2), 4: Layout((2, 3, 4, 5), 3, stride=1)}
 
 
+def to_numpy(tensor):
+    from keras import ops
+
+    return ops.convert_to_numpy(tensor)
+
+
 @pytest.fixture
 def images():
     return np.random.default_rng(0).random((7, *SHAPE), np.float32)
@@ -51,8 +57,8 @@ def test_states_against_numpy(images, kind):
     np.testing.assert_allclose(network.states(images)[0], expected, atol=1e-5)  # float32
     kernel, bias = network.head.get_weights()
     logits = expected[-1] @ kernel + bias
-    np.testing.assert_allclose(network.logits(images), logits, atol=1e-5)
-    np.testing.assert_allclose(network.whole(images), logits, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(network.logits(images)), logits, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(network.whole(images)), logits, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", straightness.NETWORKS)
@@ -81,7 +87,9 @@ def test_blocks_are_left_out_and_swapped(images):
     assert [found.stages[0] for found in network.swapped()] == [(b, a, c), (a, c, b)]
     start = network.entries[0](images)
     shorter = next(network.without())
-    np.testing.assert_allclose(shorter.logits(images), network.head(c(b(start))), atol=1e-6)  # float32
+    np.testing.assert_allclose(
+        to_numpy(shorter.logits(images)), to_numpy(network.head(c(b(start)))), atol=1e-6
+    )  # float32
 
 
 def test_reset_units_are_those_that_matter_to_the_class(images):
@@ -105,7 +113,7 @@ def test_the_attack_makes_the_loss_larger(images):
     labels = np.arange(7) % 3
     attacked = images + 0.01 * robustness.signs(network, images, labels)
     losses = [
-        np.asarray(keras.losses.sparse_categorical_crossentropy(labels, network.logits(x), from_logits=True))
+        to_numpy(keras.losses.sparse_categorical_crossentropy(labels, network.logits(x), from_logits=True))
         for x in (images, attacked)
     ]
     assert (losses[1] > losses[0]).all()
