@@ -24,8 +24,8 @@ log = logging.getLogger("r2reg")
 BLACK = 0.02  # up to which a voxel, of intensities in [0, 1], counts as background, which stays as it is
 BINS = 64  # of moving's greys, of one count each: a brain in an unclipped CT fills few greys of many
 SMOOTHING = 1.0  # bins, sd, of the means in them
-# Correlation of moving's greys with what they become in fixed's contrast, from which both count as of one without a
-# trial: painted T1, T2 and FLAIR pairs, 0.91 to 0.99; CT-T1, 0.78 to 0.94; T1-T2 and T2-FLAIR, below 0.45.
+# Correlation of moving's greys with what they become in fixed's contrast, from which a network is not asked in two:
+# painted T1 and FLAIR pairs, 0.93 to 1; T1 with FLAIR and CT, 0.78 to 0.95; T2 pairs, 0.6 to 0.9; T1-T2 below 0.45.
 SAME_CONTRAST = 0.95
 # The same correlation, learnt along the network's map (without one, along that of the coarsest level, where only T1-T2
 # was measured), from which moving's own greys alone drive the refinement.
@@ -115,6 +115,19 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
         return [aligned, _as_fixed(aligned, *greys)]
     log.info("the refinement sees both images in the fixed one's contrast and in the moving one's")
     return [_as_fixed(aligned, *greys), _as_moving(aligned, *greys)]
+
+
+def in_both_contrasts(images: LevelImages, found: MapOnGrid | None = None) -> list[LevelImages]:
+    """A pair with both images in fixed's contrast and in moving's, as `in_one_contrast` matches them; or the pair
+    itself."""
+    from keras import ops
+
+    as_fixed = in_one_contrast(images, found)
+    if as_fixed is images:
+        return [images]
+    moving, fixed, inside = _greys(images, found)
+    matched = match_contrast(_array(images.fixed), fixed, moving, inside)
+    return [as_fixed, replace(images, fixed=ops.convert_to_tensor(matched[None, ..., None]))]
 
 
 def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:

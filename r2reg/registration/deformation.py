@@ -16,21 +16,18 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
-from r2reg.registration.contrast import in_contrasts, in_either_contrast, in_one_contrast, matching_grid
+from r2reg.registration.contrast import in_both_contrasts, in_contrasts, in_either_contrast, matching_grid
 
 if TYPE_CHECKING:
     from r2reg.flow.families import FamilyName
     from r2reg.registration.network import Estimator
-    from r2reg.registration.refinement import Level, MapOnGrid, Term
+    from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
 log = logging.getLogger("r2reg")
 
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44), 1.2 to 1.5 times across contrasts where it is shown one of them (nine painted pairs).
 LEAST_GAIN = 1.1
-# By which matching the contrast must raise LNCC, in fixed's contrast, for its map to stay: in nine painted pairs of one
-# contrast 0.98 to 1.05 times, and then the map without it overlaps better; in 13 of two, 1.09 times and more.
-MATCHED_GAIN = 1.07
 LIKE_GREYS = ("lncc", "mse")  # that also refine moving in fixed's contrast, where that is another
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
@@ -43,7 +40,7 @@ class Deformation:
         warp: on fixed's grid. inverse_warp: on fixed's grid.
         certificate: of the steps that the warp is composed of.
         model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
-            between images of two contrasts with moving's greys matched along each map; and whether it was found so.
+            of images of two contrasts in both, matched along each map; and whether it was found in both.
         affine: in place of the one that it went on from, where that was changed.
     """
 
@@ -171,35 +168,36 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
     Args:
         chosen: we chose the network; then there is no map where it hardly makes the pair more alike.
     """
-    from r2reg.registration.network import likeness
-
     images = aligned.images_on(network.grid)
-    answers, shown = [network(images)], in_one_contrast(images)
-    if shown is images:
-        seen = [images]
-    else:
-        answers.append(network(shown))
-        again = in_one_contrast(images, answers[1])
-        answers.append(network(again))
-        # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it to
-        # Dice .32, with .56 among the answers. With moving's greys matched along each answer it tells them apart.
-        seen = [in_one_contrast(images, answers[0]), again, in_one_contrast(images, answers[2])]
-    before = likeness(shown)
-    alike = [likeness(pair, answer) for pair, answer in zip(seen, answers, strict=True)]
-    best = int(np.argmax([alike[0] * MATCHED_GAIN, *alike[1:]]))
+    answers, shown = [network(images)], in_both_contrasts(images)
+    if len(shown) > 1:
+        answers.append(network(*shown))
+    before = _alike(shown)
+    # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it to
+    # Dice .32, with .56 at hand. With greys matched along each answer, in both contrasts, it tells them apart.
+    seen = [shown] if len(shown) == 1 else [in_both_contrasts(images, answer) for answer in answers]
+    alike = [_alike(pairs, answer) for pairs, answer in zip(seen, answers, strict=True)]
+    best = int(np.argmax(alike))
     found, after, matched = answers[best], alike[best], best > 0
     part: dict[str, Any] = {"lncc": {"affine": before, "network": after}}
     used = _helps(part) or not chosen
     name = network.model.folder.resolve().name
     told = (name, after, before, "its map is used" if used else "going on without it")
     if matched:
-        log.info("%s was shown the moving image in the fixed one's contrast", name)
+        log.info("%s was shown both images in the fixed one's contrast and in the moving one's", name)
     if after < before:
         log.warning("%s makes the images less alike (LNCC %.3f, %.3f before): it may not know such images; %s", *told)
     elif not used:
         log.info("%s hardly makes the images more alike (LNCC %.3f, %.3f before): %s", *told)
     part |= {"name": name, "sha256": network.model.sha256, "used": used, "matched": matched}
     return found if used else None, part
+
+
+def _alike(shown: list[LevelImages], found: MapOnGrid | None = None) -> float:
+    """LNCC, the mean over the contrasts that a pair is shown in."""
+    from r2reg.registration.network import likeness
+
+    return float(np.mean([likeness(images, found) for images in shown]))
 
 
 def _helps(part: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -72,14 +73,20 @@ class Estimator:
         if self._flows:
             integrate_safely([0 * velocity for velocity in outputs], self.config.scheme, self.config.substeps)
 
-    def __call__(self, images: LevelImages) -> MapOnGrid:
+    def __call__(self, *views: LevelImages) -> MapOnGrid:
         """The map with its inverse, on the images' grid; a flow of half size on that of its velocities.
+
+        Of a pair in several contrasts it integrates the mean of the velocities that they give, which leaves a flow.
+        What networks without a flow give is averaged as it is.
 
         `flow` is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and sampled here;
         what the others give is taken as it is and carries no such bound.
         """
         config, grid = self.config, self.grid
-        found = self._outputs([ops.convert_to_numpy(image) for image in (images.moving, images.fixed)])
+        answers = [
+            self._outputs([ops.convert_to_numpy(image) for image in (images.moving, images.fixed)]) for images in views
+        ]
+        found = keras.tree.map_structure(lambda *outputs: sum(outputs) / len(outputs), *answers)
         if config.parametric:
             theta = ops.convert_to_numpy(found["theta"])
             return MapOnGrid(diffeomorphism(pair_family(config), theta, grid.shape), grid)

@@ -125,5 +125,5 @@ def model_told(model: Mapping[str, Any]) -> str:
     """What a network changed, of the `model` of metrics.json; "matched" is missing from those of older versions."""
     told = "LNCC {affine:.3f} before it, {network:.3f} after it, on its grid".format(**model["lncc"])
     if model.get("matched"):
-        told += "; shown moving in fixed's contrast"
+        told += "; shown in both contrasts"
     return told if model["used"] else f"{told}; left out"

@@ -217,6 +217,25 @@ def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
     )
 
 
+@pytest.mark.parametrize("network", ["nsvf-r2net", "svf-r2net"])
+def test_of_two_views_the_mean_of_the_velocities_is_integrated(network, tmp_path):
+    config = small_config(network=network, velocity_size="full", integrator="flow")
+    save_model(tmp_path, awake(build_network(config, (16, 12)), 0.05), config, {})
+    model = load_model(tmp_path)
+    grid = Grid((16, 12), np.eye(3))
+    one, other = map(ops.convert_to_tensor, pair(grid.shape))
+    estimator = Estimator(model, grid)
+    found = estimator(LevelImages(grid, one, other), LevelImages(grid, other, one))
+    velocities = velocity_model(model.build(grid.shape))
+    there, back = (velocities([moving, fixed]) for moving, fixed in ((other, one), (one, other)))
+    expected = ops.convert_to_numpy(flow([(v + w) / 2 for v, w in zip(there, back, strict=True)]))
+    np.testing.assert_allclose(ops.convert_to_numpy(found.phi.displacement), expected, atol=1e-4)
+    assert (
+        np.abs(expected - ops.convert_to_numpy(estimator(LevelImages(grid, one, other)).phi.displacement)).max() > 0.01
+    )
+    assert found.phi.certificate.holds
+
+
 def test_levels_compose_flows_only():
     with pytest.raises(ConfigError, match="its integrator is flow or scaling_squaring"):
         small_config(integrator="residual")
