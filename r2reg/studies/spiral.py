@@ -138,10 +138,11 @@ def make_network(setting: Setting, seeds: int) -> keras.Model:
         def rates(self) -> list[Rate]:
             """The velocity of each unit, of points (S, 2, N): the points last, which takes two thirds of the time."""
             inner, outer = (ops.swapaxes(weights, -1, -2) for weights in (self.inner, self.outer))
-            return [
-                lambda x, k=k: ops.matmul(outer[k], ops.tanh(ops.matmul(inner[k], x)))
-                for k in np.arange(UNITS) % self.inner.shape[0]
-            ]
+
+            def rate(k: int) -> Rate:
+                return lambda x: ops.matmul(outer[k], ops.tanh(ops.matmul(inner[k], x)))
+
+            return [rate(unit % self.inner.shape[0]) for unit in range(UNITS)]
 
         def moved(self, x: Any, h: float) -> Any:
             for rate in self.rates()[:: 1 if h > 0 else -1]:
