@@ -24,17 +24,15 @@ log = logging.getLogger("r2reg")
 BLACK = 0.02  # up to which a voxel, of intensities in [0, 1], counts as background, which stays as it is
 BINS = 64  # of moving's greys, of one count each: a brain in an unclipped CT fills few greys of many
 SMOOTHING = 1.0  # bins, sd, of the means in them
-# Correlation of moving's greys with what they become in fixed's contrast, from which a network is not asked in two:
-# painted T1 and FLAIR pairs, 0.93 to 1; T1 with FLAIR and CT, 0.78 to 0.95; T2 pairs, 0.6 to 0.9; T1-T2 below 0.45.
-SAME_CONTRAST = 0.95
-# The same correlation, learnt along the network's map (without one, along that of the coarsest level, where only T1-T2
-# was measured), from which moving's own greys alone drive the refinement.
-# Painted pairs of one contrast: T1, FLAIR and CT 0.93 to 1, T2 0.45 to 0.86; of two: FLAIR-CT 0.97 to 0.99, T1-FLAIR
-# and T1-CT 0.77 to 0.97, T1-T2 and T2-FLAIR below 0. At 0.97 two pairs gained .05 and .07 of Dice by both.
-REFINED_ALONE = 0.98
+# Correlation of moving's greys with what they become in fixed's contrast, learnt along a network's map (without one,
+# along that of the coarsest level, where only T1-T2 was measured), from which a pair is of one contrast.
+# Painted pairs of one contrast: T1, FLAIR and CT 0.93 to 1, T2 0.45 to 0.88; of two: FLAIR-CT 0.97 to 0.99, T1-FLAIR
+# and T1-CT 0.77 to 0.98, T1-T2 and T2-FLAIR below 0. At 0.97 two pairs gained .05 and .07 of Dice by both.
+# Six T1 pairs lost .001 to .010 by both.
+ONE_CONTRAST = 0.98
 # Below that correlation, if greys rise together, a pair is of one contrast unless LNCC rises in fixed's by so much: T2
-# pairs (0.74 to 0.87; LNCC 0.94 to 1.00 times) have .01 to .02 of Dice more by their own greys alone. T1-FLAIR, T1-CT
-# and FLAIR-CT lie above (0.91 to 0.97) or gain more LNCC (1.09 to 1.22 times): in both contrasts, not in their own,
+# pairs (0.74 to 0.88; LNCC 0.89 to 1.00 times) have .01 to .02 of Dice more by their own greys alone. T1-FLAIR, T1-CT
+# and FLAIR-CT lie above (0.91 to 0.98) or gain more LNCC (1.09 to 1.22 times): in both contrasts, not in their own,
 # seven pairs of nine overlapped better than in their own and fixed's, by .01 to .08 of Dice, two worse by .005.
 BLURRED = 0.89
 BLURRED_GAIN = 1.04
@@ -42,7 +40,7 @@ BLURRED_GAIN = 1.04
 # refinement: T1-T2 1.03 to 1.09, which lose .01 to .02 of Dice by that; T2-FLAIR and T2-CT 1.11 to 1.41, which gain.
 OWN_GREYS_MISLEAD = 1.1
 # The same correlation, learnt along the affine, below which a pair without a network's map counts as of two contrasts:
-# painted pairs as for SAME_CONTRAST; T1-T2 at most 0.45, those of one contrast and CT 0.78 and more.
+# painted T1-T2 at most 0.45; T2 0.6 to 0.9, all others 0.78 and more.
 TWO_CONTRASTS = 0.5
 # Voxels, about, of the grid on which contrasts are matched without a network's: a brain's view at 2 mm has .9 million,
 # and at 4 mm, where tissues mix, three painted T1-T2 pairs ended .01 to .18 of Dice lower.
@@ -92,6 +90,15 @@ def contrasts_correlation(moving: np.ndarray, matched: np.ndarray, inside: np.nd
     return float(np.corrcoef(greys, replaced)[0, 1]) if replaced.std() > 0 else 0.0
 
 
+def of_one_contrast(images: LevelImages, found: MapOnGrid) -> bool:
+    """Whether a pair's greys go together where a map aligns it."""
+    shown = _in_one_contrast(images, found)
+    same = _correlation(images, shown)
+    if 0 < same < BLURRED:
+        return not _gains(images, shown, found, BLURRED_GAIN)
+    return same >= ONE_CONTRAST
+
+
 def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
     """The pair as the refinement is to see it, where a map aligns it, on a grid.
 
@@ -99,18 +106,11 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
     contrast moving may lose tissues that they tell apart. So there are two pairs: in fixed's contrast and in moving's;
     where greys are merely opposed, in fixed's and as it is.
     """
-    from r2reg.registration.network import likeness
-
     images = aligned.images_on(grid)
-    shown = in_one_contrast(images, found)
-    same = _correlation(images, shown)
-    if same >= REFINED_ALONE:
+    if of_one_contrast(images, found):
         return [aligned]
-    own, alike = likeness(images, found), likeness(shown, found)
-    if 0 < same < BLURRED and alike < BLURRED_GAIN * own:
-        return [aligned]
-    greys = _greys(images, found)
-    if same <= 0 and alike < OWN_GREYS_MISLEAD * own:
+    greys, shown = _greys(images, found), _in_one_contrast(images, found)
+    if _correlation(images, shown) <= 0 and not _gains(images, shown, found, OWN_GREYS_MISLEAD):
         log.info("the refinement sees both images in the fixed one's contrast, too")
         return [aligned, _as_fixed(aligned, *greys)]
     log.info("the refinement sees both images in the fixed one's contrast and in the moving one's")
@@ -118,16 +118,17 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
 
 
 def in_both_contrasts(images: LevelImages, found: MapOnGrid | None = None) -> list[LevelImages]:
-    """A pair with both images in fixed's contrast and in moving's, as `in_one_contrast` matches them; or the pair
-    itself."""
+    """A pair with both images in fixed's contrast and in moving's, matched as a map aligns them, by default as they
+    lie."""
     from keras import ops
 
-    as_fixed = in_one_contrast(images, found)
-    if as_fixed is images:
-        return [images]
     moving, fixed, inside = _greys(images, found)
-    matched = match_contrast(_array(images.fixed), fixed, moving, inside)
-    return [as_fixed, replace(images, fixed=ops.convert_to_tensor(matched[None, ..., None]))]
+    matched = (
+        match_contrast(_array(images.moving), moving, fixed, inside),
+        match_contrast(_array(images.fixed), fixed, moving, inside),
+    )
+    as_fixed, as_moving = (ops.convert_to_tensor(image[None, ..., None]) for image in matched)
+    return [replace(images, moving=as_fixed), replace(images, fixed=as_moving)]
 
 
 def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
@@ -140,8 +141,7 @@ def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
         grid: on which the contrasts are learnt.
     """
     images = aligned.images_on(grid)
-    shown = in_one_contrast(images)
-    if shown is images or _correlation(images, shown) >= TWO_CONTRASTS:
+    if _correlation(images, _in_one_contrast(images)) >= TWO_CONTRASTS:
         return []
     log.info("the refinement begins with both images in the fixed one's contrast and in the moving one's")
     greys = _greys(images, None)
@@ -156,14 +156,12 @@ def matching_grid(full: Grid) -> Grid:
     return level_grid(full, factor)
 
 
-def in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:
-    """The pair with moving in fixed's contrast, matched as a map aligns them; by default as they lie, and then the pair
-    itself where that shows that they are of one contrast."""
+def _in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:
+    """The pair with moving in fixed's contrast, matched as a map aligns them; by default as they lie."""
     from keras import ops
 
     matched = match_contrast(_array(images.moving), *_greys(images, found))
-    shown = replace(images, moving=ops.convert_to_tensor(matched[None, ..., None]))
-    return images if found is None and _correlation(images, shown) >= SAME_CONTRAST else shown
+    return replace(images, moving=ops.convert_to_tensor(matched[None, ..., None]))
 
 
 def _as_fixed(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None) -> Aligned:
@@ -174,6 +172,13 @@ def _as_fixed(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: n
 def _as_moving(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None) -> Aligned:
     """The pair in moving's contrast."""
     return replace(aligned, fixed=match_contrast(aligned.fixed, fixed, moving, inside))
+
+
+def _gains(images: LevelImages, shown: LevelImages, found: MapOnGrid, factor: float) -> bool:
+    """Whether a pair is so much more alike as it is shown."""
+    from r2reg.registration.network import likeness
+
+    return likeness(shown, found) >= factor * likeness(images, found)
 
 
 def _correlation(images: LevelImages, shown: LevelImages) -> float:

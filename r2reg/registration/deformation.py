@@ -16,7 +16,13 @@ from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
-from r2reg.registration.contrast import in_both_contrasts, in_contrasts, in_either_contrast, matching_grid
+from r2reg.registration.contrast import (
+    in_both_contrasts,
+    in_contrasts,
+    in_either_contrast,
+    matching_grid,
+    of_one_contrast,
+)
 
 if TYPE_CHECKING:
     from r2reg.flow.families import FamilyName
@@ -28,7 +34,7 @@ log = logging.getLogger("r2reg")
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44), 1.2 to 1.5 times across contrasts where it is shown one of them (nine painted pairs).
 LEAST_GAIN = 1.1
-LIKE_GREYS = ("lncc", "mse")  # that also refine moving in fixed's contrast, where that is another
+LIKE_GREYS = ("lncc", "mse")  # that refine pairs of two contrasts in either
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
 
@@ -169,13 +175,14 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
         chosen: we chose the network; then there is no map where it hardly makes the pair more alike.
     """
     images = aligned.images_on(network.grid)
-    answers, shown = [network(images)], in_both_contrasts(images)
-    if len(shown) > 1:
+    answers, shown = [network(images)], [images]
+    if not of_one_contrast(images, answers[0]):
+        shown = in_both_contrasts(images)
         answers.append(network(*shown))
     before = _alike(shown)
     # Across contrasts LNCC also rises where tissue comes upon the wrong one: a painted T2-FLAIR pair went by it to
     # Dice .32, with .56 at hand. With greys matched along each answer, in both contrasts, it tells them apart.
-    seen = [shown] if len(shown) == 1 else [in_both_contrasts(images, answer) for answer in answers]
+    seen = [shown] if len(answers) == 1 else [in_both_contrasts(images, answer) for answer in answers]
     alike = [_alike(pairs, answer) for pairs, answer in zip(seen, answers, strict=True)]
     best = int(np.argmax(alike))
     found, after, matched = answers[best], alike[best], best > 0

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -76,26 +75,31 @@ class Estimator:
     def __call__(self, *views: LevelImages) -> MapOnGrid:
         """The map with its inverse, on the images' grid; a flow of half size on that of its velocities.
 
-        Of a pair in several contrasts it integrates the mean of the velocities that they give, which leaves a flow.
-        What networks without a flow give is averaged as it is.
-
         `flow` is integrated by `integrate_safely`; map and inverse of an affine-cpab are both known and sampled here;
         what the others give is taken as it is and carries no such bound.
+
+        Args:
+            views: a pair, or one pair in several contrasts: the mean of the velocities, or else of theta or of the
+                displacements, is what counts; of displacements it may fold where neither does.
         """
         config, grid = self.config, self.grid
-        answers = [
-            self._outputs([ops.convert_to_numpy(image) for image in (images.moving, images.fixed)]) for images in views
-        ]
-        found = keras.tree.map_structure(lambda *outputs: sum(outputs) / len(outputs), *answers)
+        answers = [self._answer(images) for images in views]
+        found = answers[0] if len(views) == 1 else [sum(each) / len(views) for each in zip(*answers, strict=True)]
+        del answers
         if config.parametric:
-            theta = ops.convert_to_numpy(found["theta"])
+            theta = ops.convert_to_numpy(found[0])
             return MapOnGrid(diffeomorphism(pair_family(config), theta, grid.shape), grid)
         if not self._flows:
-            displacement = found["displacement"]
+            displacement = found[0]
             return MapOnGrid(Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan)), grid)
         velocities = [found[0]] * len(found) if config.stationary else found
         phi = integrate_safely(velocities, config.scheme, config.substeps)
         return MapOnGrid(phi, grid if config.velocity_size == "full" else half_size(grid, phi.shape))
+
+    def _answer(self, images: LevelImages) -> list[Tensor]:
+        """The velocities in turn; of networks without `flow`, theta or the displacement."""
+        found = self._outputs([ops.convert_to_numpy(image) for image in (images.moving, images.fixed)])
+        return found if self._flows else [found["theta" if self.config.parametric else "displacement"]]
 
     def _outputs(self, pair: list[np.ndarray]) -> Any:
         return forward_pass(self._network, network_inputs(self.model, *pair))
