@@ -176,7 +176,7 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
     """
     images = aligned.images_on(network.grid)
     answers, shown = [network(images)], [images]
-    if not of_one_contrast(images, answers[0]):
+    if not (of_one_contrast(images) and of_one_contrast(images, answers[0])):
         shown = in_both_contrasts(images)
         answers.append(network(*shown))
     before = _alike(shown)

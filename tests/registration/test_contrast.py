@@ -18,7 +18,7 @@ from r2reg.flow.inverse import invert
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
-from r2reg.registration import deformation, network, refinement
+from r2reg.registration import contrast, deformation, network, refinement
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
 from r2reg.registration.contrast import contrasts_correlation, in_contrasts, match_contrast
@@ -127,6 +127,16 @@ def test_the_network_is_shown_the_pair_as_it_is_and_in_both_contrasts():
     alike = Shifting(1.0)
     answer(alike, images_of(scan(T1, seed=1), fixed))
     assert len(alike.shown) == 1
+
+
+@pytest.mark.parametrize(("along", "times"), [((0.6, 0.99), 1), ((0.99, 0.97), 3), ((-0.9, 0.99), 3)])
+def test_when_a_network_is_asked_in_two_contrasts(monkeypatch, along, times):
+    """By the correlation of greys along the affine and along its map, which may be wrong."""
+    correlations = iter(along)
+    monkeypatch.setattr(contrast, "_correlation", lambda *_: next(correlations))
+    shifting = Shifting(0.0, 0.0)
+    answer(shifting, images_of(scan(T1, seed=1), scan(T1, seed=2)))
+    assert len(shifting.shown) == times
 
 
 @pytest.mark.backends
