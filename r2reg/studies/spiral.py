@@ -136,7 +136,7 @@ def make_network(setting: Setting, seeds: int) -> keras.Model:
             self.draws = keras.random.SeedGenerator(0)
 
         def rates(self) -> list[Rate]:
-            """The velocity of each unit, of points (S, 2, N): the points last, which takes two thirds of the time."""
+            """The velocity of each unit, of points (S, 2, N): the points last, which is quicker."""
             inner, outer = (ops.swapaxes(weights, -1, -2) for weights in (self.inner, self.outer))
 
             def rate(k: int) -> Rate:

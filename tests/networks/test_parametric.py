@@ -15,6 +15,7 @@ from r2reg.networks.build import build_network
 from r2reg.networks.saving import load_model, save_model
 from r2reg.networks.transformer import PoolTo, axis_shares, pair_family
 from r2reg.registration.network import Estimator
+from r2reg.registration.parametric import diffeomorphism
 from r2reg.registration.refinement import LevelImages
 from r2reg.training.trainer import make_trainer
 
@@ -68,6 +69,18 @@ def test_its_weights_fit_every_shape_and_the_map_is_registered(tmp_path):
     assert inspect_model(tmp_path)["norms"] == []
     with pytest.raises(ModelError, match="integrates exactly"):
         inspect_model(tmp_path, converges=True)
+
+
+@pytest.mark.backends
+def test_of_two_views_the_mean_of_theta_counts(tmp_path):
+    save_model(tmp_path, awake(build_network(CONFIG, (16, 12))), CONFIG, {})
+    model, grid = load_model(tmp_path), Grid((16, 12), np.eye(3))
+    views = [LevelImages(grid, *map(ops.convert_to_tensor, pair(grid.shape, seed))) for seed in (0, 1)]
+    thetas = [ops.convert_to_numpy(model.build(grid.shape)([view.moving, view.fixed])["theta"]) for view in views]
+    assert np.abs(thetas[0] - thetas[1]).max() > 1e-3
+    expected = diffeomorphism(pair_family(CONFIG), (thetas[0] + thetas[1]) / 2, grid.shape)
+    found = Estimator(model, grid)(*views)
+    np.testing.assert_allclose(*(ops.convert_to_numpy(p.displacement) for p in (found.phi, expected)), atol=1e-5)
 
 
 @pytest.mark.backends

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from r2reg.cli.study import study
 from r2reg.studies import spiral, unrolling
-from r2reg.studies.spiral import UNITS, Flow, Setting, draw_spiral, train_flow
+from r2reg.studies.spiral import UNITS, Flow, Setting, draw_spiral, make_network, train_flow
 
 
 @pytest.fixture
@@ -43,6 +43,27 @@ def test_more_steps_come_closer_to_the_converged_flow(flow):
     off = [[row["distance_to_converged"] for row in rows if row["seed"] == seed] for seed in range(3)]
     for seed in off:
         assert np.allclose(np.divide(seed[:-1], seed[1:]), 2, rtol=0.2)  # Euler's error halves with the step
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("scheme", ["euler", "midpoint"])
+@pytest.mark.parametrize("network", ["own", "shared"])
+def test_what_is_trained_is_what_is_looked_at(network, scheme):
+    """The Keras model's logits and inverse against those of its weights as a `Flow`."""
+    from keras import ops
+
+    model = make_network(Setting(network, scheme), 3)
+    weights = [ops.convert_to_numpy(getattr(model, name)) for name in ("inner", "outer", "read", "bias")]
+    flow = Flow(*[array.astype(float) for array in weights])
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 40, 2))
+    end = flow.forward(x, scheme)[-1]
+    logits = ops.convert_to_numpy(model(ops.convert_to_tensor(x.transpose(1, 0, 2), "float32")))
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits.T)), flow.probability(end), atol=1e-5)
+    back = ops.convert_to_numpy(model.moved(ops.convert_to_tensor(end.transpose(0, 2, 1), "float32"), -1.0))
+    np.testing.assert_allclose(
+        back.transpose(0, 2, 1), flow.backward(end, scheme), atol=0.01
+    )  # float32, and ways back part
+    assert np.abs(end - x).max() > 0.1
 
 
 def test_seeds_are_trained_apart(monkeypatch):
