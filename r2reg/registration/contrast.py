@@ -39,9 +39,12 @@ BLURRED_GAIN = 1.04
 # Times its LNCC that a pair of opposed greys gains in fixed's contrast, from which its own greys no longer drive the
 # refinement: T1-T2 1.03 to 1.09, which lose .01 to .02 of Dice by that; T2-FLAIR and T2-CT 1.11 to 1.41, which gain.
 OWN_GREYS_MISLEAD = 1.1
-# The same correlation, learnt along the affine, below which a pair counts as of two contrasts, whatever a network's map
-# says, which from a T2-T1 pair as it is went onto wrong tissue (0.7 along it, -0.9 along the affine): painted T1-T2 at
-# most 0.45; T2 0.6 to 0.9, all others 0.78 and more.
+# The same correlation, learnt along the affine, from which a network's own map is believed about it. From a T2-T1 and a
+# T1-FLAIR pair as they are `brain` goes onto wrong tissue, and along that map they look like one contrast; along the
+# affine they have -0.9 and 0.77, T1 pairs 0.97 and more.
+SAME_CONTRAST = 0.95
+# And below which a pair without a network's map counts as of two contrasts: painted T1-T2 at most 0.45; T2 0.6 to 0.9,
+# all others 0.76 and more.
 TWO_CONTRASTS = 0.5
 # Voxels, about, of the grid on which contrasts are matched without a network's: a brain's view at 2 mm has .9 million,
 # and at 4 mm, where tissues mix, three painted T1-T2 pairs ended .01 to .18 of Dice lower.
@@ -91,16 +94,18 @@ def contrasts_correlation(moving: np.ndarray, matched: np.ndarray, inside: np.nd
     return float(np.corrcoef(greys, replaced)[0, 1]) if replaced.std() > 0 else 0.0
 
 
-def of_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> bool:
-    """Whether a pair's greys go together where a map aligns it; by default as it lies, where only those that hardly do
-    count as two."""
+def of_one_contrast(images: LevelImages, found: MapOnGrid) -> bool:
+    """Whether a pair's greys go together where a map aligns it."""
     shown = _in_one_contrast(images, found)
     same = _correlation(images, shown)
-    if found is None:
-        return same >= TWO_CONTRASTS
     if 0 < same < BLURRED:
         return not _gains(images, shown, found, BLURRED_GAIN)
     return same >= ONE_CONTRAST
+
+
+def correlation_before(images: LevelImages) -> float:
+    """`contrasts_correlation` of a pair as it lies."""
+    return _correlation(images, _in_one_contrast(images))
 
 
 def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
@@ -145,7 +150,7 @@ def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
         grid: on which the contrasts are learnt.
     """
     images = aligned.images_on(grid)
-    if of_one_contrast(images):
+    if correlation_before(images) >= TWO_CONTRASTS:
         return []
     log.info("the refinement begins with both images in the fixed one's contrast and in the moving one's")
     greys = _greys(images, None)

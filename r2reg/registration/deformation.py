@@ -17,6 +17,8 @@ from r2reg.geometry.transforms import Affine, Displacement
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
 from r2reg.registration.contrast import (
+    SAME_CONTRAST,
+    correlation_before,
     in_both_contrasts,
     in_contrasts,
     in_either_contrast,
@@ -34,6 +36,11 @@ log = logging.getLogger("r2reg")
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
 # pairs; one real, 1.44), 1.2 to 1.5 times across contrasts where it is shown one of them (nine painted pairs).
 LEAST_GAIN = 1.1
+# By which the map of both contrasts must raise LNCC, in both, to be kept for a pair that looks like one along the map
+# without; for others it is kept unless it is so much worse. T2 pairs have 1.02 to 1.04 times it and up to .014 of Dice
+# less; from a map on wrong tissue 1.13 and more. T1 with FLAIR and CT (22 painted pairs) 1.01 and more, and .03 to .1
+# of Dice more.
+MATCHED_GAIN = 1.06
 LIKE_GREYS = ("lncc", "mse")  # that refine pairs of two contrasts in either
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
 
@@ -176,7 +183,8 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
     """
     images = aligned.images_on(network.grid)
     answers, shown = [network(images)], [images]
-    if not (of_one_contrast(images) and of_one_contrast(images, answers[0])):
+    one = of_one_contrast(images, answers[0])
+    if not one or correlation_before(images) < SAME_CONTRAST:
         shown = in_both_contrasts(images)
         answers.append(network(*shown))
     before = _alike(shown)
@@ -184,7 +192,7 @@ def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[Ma
     # Dice .32, with .56 at hand. With greys matched along each answer, in both contrasts, it tells them apart.
     seen = [shown] if len(answers) == 1 else [in_both_contrasts(images, answer) for answer in answers]
     alike = [_alike(pairs, answer) for pairs, answer in zip(seen, answers, strict=True)]
-    best = int(np.argmax(alike))
+    best = int(np.argmax([alike[0] * (MATCHED_GAIN if one else 1 / MATCHED_GAIN), *alike[1:]]))
     found, after, matched = answers[best], alike[best], best > 0
     part: dict[str, Any] = {"lncc": {"affine": before, "network": after}}
     used = _helps(part) or not chosen
