@@ -28,7 +28,8 @@ SMOOTHING = 1.0  # bins, sd, of the means in them
 # along that of the coarsest level, where only T1-T2 was measured), from which a pair is of one contrast. Painted pairs:
 # T1 0.984 and more, T2 0.955 and more; T1 with FLAIR and CT 0.72 to 0.975, opposed ones below 0; FLAIR, CT and both
 # 0.90 to 0.97. Refined in both contrasts, six T1 pairs lost .001 to .010 of Dice and T2 pairs .01 to .02; T1 with FLAIR
-# and CT gained .03 to .14. Moving's greys tell less: the warp blurs them before they are learnt.
+# and CT gained .03 to .14, six FLAIR and CT pairs -.007 to .024, .008 in the mean. Moving's greys tell less: the warp
+# blurs them before they are learnt.
 ONE_CONTRAST = 0.98
 # Times its LNCC that a pair of opposed greys gains in fixed's contrast, from which its own greys no longer drive the
 # refinement: T1-T2 1.03 to 1.09, which lose .01 to .02 of Dice by that; T2-FLAIR and T2-CT 1.11 to 1.41, which gain.
