@@ -32,12 +32,14 @@ SMOOTHING = 1.0  # bins, sd, of the means in them
 # blurs them before they are learnt.
 ONE_CONTRAST = 0.98
 # Times its LNCC that a pair of opposed greys gains in fixed's contrast, from which its own greys no longer drive the
-# refinement: T1-T2 1.03 to 1.09, which lose .01 to .02 of Dice by that; T2-FLAIR and T2-CT 1.11 to 1.41, which gain.
+# refinement. It was set along maps found in fixed's contrast alone: T1-T2 1.03 to 1.1, which lose .01 to .02 of Dice by
+# that; T2-FLAIR and T2-CT 1.1 to 1.41, which gain. Along those found in both, T1-T2 have 0.97 to 1.05 and the others
+# 0.80 to 0.96, so that their own greys drive all of them, and T2-FLAIR and T2-CT end .01 of Dice lower.
 OWN_GREYS_MISLEAD = 1.1
 # Correlation of moving's greys with what they become in fixed's contrast, learnt along the affine, from which a
-# network's own map is believed about contrasts. From a T2-T1 and a
-# T1-FLAIR pair as they are `brain` goes onto wrong tissue, and along that map they look like one contrast; along the
-# affine they have -0.9 and 0.77, T1 pairs 0.97 and more.
+# network's own map is believed about contrasts. From a T2-T1 and a T1-FLAIR pair as they are `brain` goes onto wrong
+# tissue, and along that map they look like one contrast; along the affine they have -0.9 and 0.77, T1 pairs 0.97 and
+# more.
 SAME_CONTRAST = 0.95
 # And below which a pair without a network's map counts as of two contrasts: painted T1-T2 at most 0.45; T2 0.6 to 0.9,
 # all others 0.76 and more.
@@ -99,7 +101,7 @@ def of_one_contrast(images: LevelImages, found: MapOnGrid) -> bool:
 
 def correlation_before(images: LevelImages) -> float:
     """`contrasts_correlation` of a pair as it lies."""
-    return _correlation(images, _in_one_contrast(images))
+    return _correlation(images, _in_one_contrast(images, *_greys(images, None)))
 
 
 def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
@@ -112,7 +114,8 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
     images = aligned.images_on(grid)
     if of_one_contrast(images, found):
         return [aligned]
-    greys, shown = _greys(images, found), _in_one_contrast(images, found)
+    greys = _greys(images, found)
+    shown = _in_one_contrast(images, *greys)
     if _correlation(images, shown) <= 0 and not _gains(images, shown, found, OWN_GREYS_MISLEAD):
         log.info("the refinement sees both images in the fixed one's contrast, too")
         return [aligned, _as_fixed(aligned, *greys)]
@@ -126,12 +129,11 @@ def in_both_contrasts(images: LevelImages, found: MapOnGrid | None = None) -> li
     from keras import ops
 
     moving, fixed, inside = _greys(images, found)
-    matched = (
-        match_contrast(_array(images.moving), moving, fixed, inside),
-        match_contrast(_array(images.fixed), fixed, moving, inside),
-    )
-    as_fixed, as_moving = (ops.convert_to_tensor(image[None, ..., None]) for image in matched)
-    return [replace(images, moving=as_fixed), replace(images, fixed=as_moving)]
+    as_moving = match_contrast(_array(images.fixed), fixed, moving, inside)
+    return [
+        _in_one_contrast(images, moving, fixed, inside),
+        replace(images, fixed=ops.convert_to_tensor(as_moving[None, ..., None])),
+    ]
 
 
 def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
@@ -159,11 +161,13 @@ def matching_grid(full: Grid) -> Grid:
     return level_grid(full, factor)
 
 
-def _in_one_contrast(images: LevelImages, found: MapOnGrid | None = None) -> LevelImages:
-    """The pair with moving in fixed's contrast, matched as a map aligns them; by default as they lie."""
+def _in_one_contrast(
+    images: LevelImages, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None
+) -> LevelImages:
+    """The pair with moving in fixed's contrast, learnt from what `_greys` gives."""
     from keras import ops
 
-    matched = match_contrast(_array(images.moving), *_greys(images, found))
+    matched = match_contrast(_array(images.moving), moving, fixed, inside)
     return replace(images, moving=ops.convert_to_tensor(matched[None, ..., None]))
 
 

@@ -38,8 +38,8 @@ log = logging.getLogger("r2reg")
 LEAST_GAIN = 1.1
 # By which the map of both contrasts must raise LNCC, in both, to be kept for a pair that looks like one along the map
 # without; for others it is kept unless it is so much worse. T2 pairs have 1.02 to 1.04 times it and up to .014 of Dice
-# less; from a map on wrong tissue 1.13 and more. T1 with FLAIR and CT (22 painted pairs) 1.01 and more, and .03 to .1
-# of Dice more.
+# less; from a map on wrong tissue 1.13 and more. T1 with FLAIR and CT 1.01 and more (14 painted pairs), and .03 to .1
+# of Dice more (22).
 MATCHED_GAIN = 1.06
 LIKE_GREYS = ("lncc", "mse")  # that refine pairs of two contrasts in either
 GUIDE_FACTOR = 2  # labels steer at half size at the finest: a full-size channel for each label fills gigabytes
