@@ -57,17 +57,35 @@ class Family(ABC):
     def parameters(self) -> int:
         """P, how many numbers theta has."""
 
-    @abstractmethod
     def map(self, theta: Tensor, points: Tensor) -> Tensor:
-        """(B, P), (B, N, d) -> (B, N, d), differentiable in both."""
+        """(B, P), (B, N, d) -> (B, N, d), differentiable in both.
+
+        Raises:
+            ConfigError: as `check`; of tensors only their shape is looked at, NaN go through them as in any layer.
+        """
+        return self._map(*self._given(theta, points))
 
     def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         """Undo `map`.
 
         Raises:
-            ConfigError: the family has no inverse in closed form.
+            ConfigError: as `map`; the family has no inverse in closed form.
         """
+        return self._inverse(*self._given(theta, points))
+
+    @abstractmethod
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor: ...
+
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         raise ConfigError(f"a {type(self).__name__} has no inverse; take one of the affines or CPAB")
+
+    def _given(self, theta: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(theta, np.ndarray):
+            theta = self.check(theta)
+        elif len(theta.shape) != 2 or theta.shape[1] != self.parameters:
+            raise ConfigError(f"theta needs {self.parameters} numbers. Received: shape {tuple(theta.shape)}")
+        theta = ops.convert_to_tensor(theta)
+        return theta, ops.convert_to_tensor(points, theta.dtype)
 
     def check(self, theta: np.ndarray) -> np.ndarray:
         """theta as (B, P) float32.
@@ -109,10 +127,10 @@ class Affine(Family):
         rows = ops.reshape(theta, (-1, self.ndim, self.ndim + 1))
         return rows + ops.eye(self.ndim, self.ndim + 1, dtype=theta.dtype)
 
-    def map(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor:
         return _linear(self._matrix(theta), points)
 
-    def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         matrix = self._matrix(theta)
         back = ops.inv(matrix[:, :, :-1])
         return _linear(ops.concatenate([back, -ops.matmul(back, matrix[:, :, -1:])], axis=-1), points)
@@ -126,8 +144,8 @@ class AffineDiff(Affine):
         rows = ops.reshape(theta, (-1, self.ndim, self.ndim + 1))
         return matrix_exponential(_homogeneous(rows))[:, : self.ndim]
 
-    def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
-        return self.map(-theta, points)
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
+        return self._map(-theta, points)
 
 
 @dataclass(frozen=True)
@@ -150,10 +168,10 @@ class Homography(Family):
         there = ops.matmul(points - MIDDLE, ops.transpose(matrix[:, :, :ndim], (0, 2, 1))) + matrix[:, None, :, ndim]
         return there[..., :ndim] / there[..., ndim:] + MIDDLE
 
-    def map(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor:
         return self._project(self._matrix(theta), points)
 
-    def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         return self._project(ops.inv(self._matrix(theta)), points)
 
 
@@ -187,7 +205,7 @@ class ThinPlate(Family):
         zero = np.zeros((self.ndim + 1, self.ndim + 1))
         return np.linalg.inv(np.block([[kernel, flat], [flat.T, zero]]))[:, : len(controls)]
 
-    def map(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor:
         displacements = ops.reshape(theta, (-1, len(self.controls), self.ndim))
         found = ops.matmul(ops.convert_to_tensor(self._coefficients, theta.dtype), displacements)
         away = points[:, :, None] - ops.convert_to_tensor(self.controls, theta.dtype)
@@ -221,11 +239,11 @@ class Cpab(Family):
     def parameters(self) -> int:
         return self.tessellation.parameters
 
-    def map(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor:
         return cpab(theta, points, self.tessellation)
 
-    def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
-        return self.map(-theta, points)
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
+        return self._map(-theta, points)
 
 
 @dataclass(frozen=True)
@@ -245,17 +263,17 @@ class AffineCpab(Cpab):
         """The affine's parameters and CPAB's."""
         return theta[:, : self.affine.parameters], theta[:, self.affine.parameters :]
 
-    def map(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _map(self, theta: Tensor, points: Tensor) -> Tensor:
         linear, rest = self.split(theta)
         return self.affine.map(linear, cpab(rest, points, self.tessellation))
 
-    def inverse(self, theta: Tensor, points: Tensor) -> Tensor:
+    def _inverse(self, theta: Tensor, points: Tensor) -> Tensor:
         linear, rest = self.split(theta)
         return cpab(-rest, self.affine.inverse(linear, points), self.tessellation)
 
 
-def make_family(name: FamilyName, ndim: int, boxes: int = 3, boundary: Boundary = "fixed") -> Family:
-    """A family by its name; `boxes` along each axis and `boundary` are CPAB's.
+def make_family(name: FamilyName, ndim: int, boxes: int | tuple[int, ...] = 3, boundary: Boundary = "fixed") -> Family:
+    """A family by its name; `boxes`, of each axis or of all, and `boundary` are CPAB's.
 
     Raises:
         ConfigError: no such family, or a tessellation that cannot be.
@@ -270,7 +288,10 @@ def make_family(name: FamilyName, ndim: int, boxes: int = 3, boundary: Boundary 
         return plain[name](ndim)
     if name not in get_args(FamilyName):
         raise ConfigError(f"{name}: is no family of maps; known are {', '.join(get_args(FamilyName))}")
-    tessellated = {"cpab": Cpab, "affine-cpab": AffineCpab}[name]((boxes,) * ndim, boundary)
+    counts = (boxes,) * ndim if isinstance(boxes, int) else tuple(boxes)
+    if len(counts) != ndim:
+        raise ConfigError(f"boxes {counts}: needs one number, or {ndim} of a {ndim}-D map")
+    tessellated = {"cpab": Cpab, "affine-cpab": AffineCpab}[name](counts, boundary)
     tessellated.tessellation  # noqa: B018 - what cannot be cut is told now
     return tessellated
 

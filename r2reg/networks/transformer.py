@@ -30,7 +30,12 @@ class SpatialTransformer(layers.Layer):
     """
 
     def __init__(
-        self, family: FamilyName, ndim: int, boxes: int = 3, boundary: Boundary = "fixed", **kwargs: Any
+        self,
+        family: FamilyName,
+        ndim: int,
+        boxes: int | tuple[int, ...] = 3,
+        boundary: Boundary = "fixed",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.settings = {"family": family, "ndim": ndim, "boxes": boxes, "boundary": boundary}

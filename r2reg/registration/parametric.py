@@ -127,8 +127,11 @@ def diffeomorphism(family: Cpab, theta: np.ndarray, shape: tuple[int, ...]) -> D
     """The map of theta (1, P) on a grid, and its inverse.
 
     An affine part is one-to-one whatever its parameters, and leaves the certificate to CPAB.
+
+    Raises:
+        ConfigError: as `Family.check`.
     """
-    tensor = ops.convert_to_tensor(theta)
+    tensor = ops.convert_to_tensor(family.check(theta))
     there, back = (family_field(family, tensor, shape, inverse) for inverse in (False, True))
     rest = ops.convert_to_numpy(family.split(tensor)[1]) if isinstance(family, AffineCpab) else theta
     return Diffeomorphism(there, back, _certificate(family, rest))

@@ -15,9 +15,9 @@ from r2reg.errors import ImageError
 
 TEST_SHARE = 0.2  # of each class, where the data have no test set of their own
 CIFAR_SIDE = 32
-CIFAR_FILES = {  # training files, test file, bytes of labels before an image (the last one counts)
-    "cifar10": ([f"data_batch_{k}.bin" for k in range(1, 6)], "test_batch.bin", 1),
-    "cifar100": (["train.bin"], "test.bin", 2),
+CIFAR_FILES = {  # training files, test file, bytes of labels before an image (the last one counts), classes
+    "cifar10": ([f"data_batch_{k}.bin" for k in range(1, 6)], "test_batch.bin", 1, 10),
+    "cifar100": (["train.bin"], "test.bin", 2, 100),
 }
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff")
 
@@ -99,11 +99,21 @@ def _archive(path: Path) -> LabelledImages:
         raise ImageError(f"{path}: is no .npz file with arrays {', '.join(names)} of numbers") from None
     images, labels = arrays[::2], [array.reshape(-1) for array in arrays[1::2]]
     for pictures, classes in zip(images, labels, strict=True):
-        if pictures.ndim not in (3, 4) or len(pictures) != len(classes) or classes.dtype.kind not in "iu":
+        if (
+            pictures.ndim not in (3, 4)
+            or not pictures.size
+            or pictures.dtype.kind not in "buif"
+            or len(pictures) != len(classes)
+            or classes.dtype.kind not in "iu"
+        ):
             raise ImageError(
-                f"{path}: needs images (N, H, W[, C]) and N whole numbers as classes. Received: {pictures.shape} "
-                f"and {classes.shape} {classes.dtype}"
+                f"{path}: needs images (N, H, W[, C]) of numbers and N whole numbers as classes. Received: "
+                f"{pictures.shape} {pictures.dtype} and {classes.shape} {classes.dtype}"
             )
+        if not np.isfinite(pictures).all() or pictures.min() < 0:
+            raise ImageError(f"{path}: holds intensities below 0 or that are not finite; give images of 0 and more")
+        if classes.min() < 0:
+            raise ImageError(f"{path}: holds the class {classes.min()}; number the classes from 0")
     if images[0].shape[1:] != images[1].shape[1:]:
         raise ImageError(
             f"{path}: images to train on are {images[0].shape[1:]}, those to test on {images[1].shape[1:]}"
@@ -120,7 +130,7 @@ def _unit(images: np.ndarray) -> np.ndarray:
 
 
 def _cifar(folder: Path, name: str) -> LabelledImages:
-    training, testing, bytes_of_labels = CIFAR_FILES[name]
+    training, testing, bytes_of_labels, classes = CIFAR_FILES[name]
 
     def read(file: str) -> tuple[np.ndarray, np.ndarray]:
         path = folder / file
@@ -131,7 +141,12 @@ def _cifar(folder: Path, name: str) -> LabelledImages:
             raise ImageError(f"{path}: is no file of {name}, whose images take {each} bytes each; it has {values.size}")
         rows = values.reshape(-1, each)
         pixels = rows[:, bytes_of_labels:].reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE).transpose(0, 2, 3, 1)
-        return _unit(pixels), rows[:, bytes_of_labels - 1].astype(np.int32)
+        labels = rows[:, bytes_of_labels - 1].astype(np.int32)
+        if labels.max() >= classes:
+            raise ImageError(
+                f"{path}: is no file of {name}, which has classes 0 to {classes - 1}; it has {labels.max()}"
+            )
+        return _unit(pixels), labels
 
     parts = [read(file) for file in training]
     images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIGNIFICANT = 0.05
+OURS = ("table.csv", "table.md", "claims.json", "environment.json", "figures")
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,28 @@ def write_outcome(
     write_text(folder / "environment.json", json.dumps(environment(0), indent=2) + "\n")
 
 
-def check_no_full_study(folder: Path) -> None:
-    """A quick run's tables must not replace those of hours.
+def open_folder(folder: Path, study: str, quick: bool, **about: str | int) -> None:
+    """Make a study's folder, or go on in the one that was made for the same.
 
+    Args:
+        about: what else decides what is in it.
     Raises:
-        OutputError: claims have been judged there.
+        OutputError: it is of another study, of a quick one where this is none, or of nobody knows what; or it cannot
+            be made.
     """
-    path = folder / "claims.json"
-    if path.is_file() and any(claim["holds"] is not None for claim in json.loads(path.read_text(encoding="utf-8"))):
-        raise OutputError(f"{folder}: holds a full study; give another folder for the quick one (-o)")
+    asked = {"study": study, "quick": quick, **about}
+    path = folder / "study.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: cannot be a study's folder ({error}); give another (-o)") from None
+    if held is None and any((folder / name).exists() for name in OURS):
+        raise OutputError(f"{folder}: holds files of the names that a study writes; give another folder (-o)")
+    if held not in (None, asked):
+        told = ", ".join(f"{name} {value}" for name, value in held.items()) if isinstance(held, dict) else "another"
+        raise OutputError(f"{folder}: is of another study ({told}); give this one another folder (-o)")
+    write_text(path, json.dumps(asked) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

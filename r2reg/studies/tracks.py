@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from r2reg.errors import ConfigError
 from r2reg.metrics.tracks import (
     line_shape_ratio,
     line_shape_score,
@@ -22,9 +23,9 @@ from r2reg.metrics.tracks import (
     track_distance,
 )
 from r2reg.studies.images import LabelledImages, read_labelled_images
-from r2reg.studies.outcome import write_figure, write_outcome, write_text
+from r2reg.studies.outcome import open_folder, write_figure, write_outcome, write_text
 from r2reg.studies.robustness import FGSM, NOISE, RESET, accuracy, order_of_units, robustness
-from r2reg.studies.straightness import EPOCHS, NETWORKS, Layout, layout_for, make_network, train_network
+from r2reg.studies.straightness import CIFAR_SHAPE, EPOCHS, NETWORKS, Layout, layout_for, make_network, train_network
 from r2reg.studies.track_claims import GAMMA, claims, paper_of
 from r2reg.studies.workers import in_processes
 
@@ -51,14 +52,18 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
     Returns:
         A row per network, gamma and seed.
     Raises:
-        ImageError: as `read_labelled_images`.
+        ImageError, OutputError: as `read_labelled_images`, `open_folder`.
+        ConfigError: stages of images that get dense layers.
     """
     images = read_labelled_images(data)
+    if stages > 1 and images.train.shape[1:] != CIFAR_SHAPE:
+        raise ConfigError(f"stages {stages}: is for CIFAR's images of 32x32x3, these are {images.train.shape[1:]}")
     layout = layout_for(images.train.shape[1:], stages)
     gammas, seeds, epochs = (QUICK_GAMMAS, QUICK_SEEDS, QUICK_EPOCHS) if quick else (GAMMAS, SEEDS, EPOCHS)
     if quick:
         layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), images.first(QUICK_IMAGES)
-    (folder / "trainings").mkdir(parents=True, exist_ok=True)
+    open_folder(folder, "tracks", quick, data=images.name, images=images.fingerprint, stages=stages)
+    (folder / "trainings").mkdir(exist_ok=True)
     shared = (folder, images, layout, epochs)
     asked = [(network, gamma, seed) for network in NETWORKS for gamma in gammas for seed in range(seeds)]
     found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from r2reg.io.tables import write_table
-from r2reg.studies.outcome import Claim, larger, write_figure, write_outcome
+from r2reg.studies.outcome import Claim, larger, open_folder, write_figure, write_outcome
 from r2reg.studies.spiral import EPOCHS, NETWORKS, REACH, UNITS, Flow, Setting, draw_spiral, train_flow
 from r2reg.studies.workers import in_processes
 
@@ -41,11 +41,14 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
 
     Returns:
         A row per network, setting and seed.
+    Raises:
+        OutputError: as `open_folder`.
     """
+    open_folder(folder, "spiral", quick)
     seeds, epochs, settings = SEEDS, EPOCHS, SETTINGS
     if quick:
         seeds, epochs, settings = QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS
-    (folder / "weights").mkdir(parents=True, exist_ok=True)
+    (folder / "weights").mkdir(exist_ok=True)
     missing = [setting for setting in settings if not weights(folder, seeds, epochs, setting).is_file()]
     log.info("%d of %d networks to train", len(missing), len(settings))
     shared, asked = (folder, seeds, epochs), [(setting,) for setting in missing]

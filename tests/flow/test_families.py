@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cpab_reference import runge_kutta, velocity
 from keras import ops
 from scipy.interpolate import RBFInterpolator
 from scipy.linalg import expm
@@ -59,18 +60,6 @@ def test_zero_is_the_identity_and_back_again(family):
     )
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_linear_families_are_their_matrices(ndim):
-    theta, x = drawn(Affine(ndim), 0.3)
-    rows = theta.reshape(2, ndim, ndim + 1).astype(np.float64)
-    homogeneous = np.concatenate([x - 0.5, np.ones((2, 40, 1))], axis=-1)
-    plain = np.einsum("bij,bnj->bni", np.eye(ndim, ndim + 1) + rows, homogeneous) + 0.5
-    np.testing.assert_allclose(ops.convert_to_numpy(Affine(ndim).map(theta, x)), plain, atol=1e-5)
-    exponentials = np.stack([expm(np.vstack([a, np.zeros(ndim + 1)]))[:ndim] for a in rows])
-    diff = np.einsum("bij,bnj->bni", exponentials, homogeneous) + 0.5
-    np.testing.assert_allclose(ops.convert_to_numpy(AffineDiff(ndim).map(theta, x)), diff, atol=1e-5)
-
-
 def test_a_homography_carries_its_corners():
     """Four points in general position and where they go determine it: scikit-image's convention, its corner case."""
     family = Homography(2)
@@ -82,39 +71,58 @@ def test_a_homography_carries_its_corners():
     np.testing.assert_allclose(ops.convert_to_numpy(family.map(theta, x))[0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("ndim", "kernel", "degree"), [(2, "thin_plate_spline", 1), (3, "linear", 1)])
-def test_thin_plates_against_scipy(ndim, kernel, degree):
-    family = ThinPlate(ndim)
-    theta, x = drawn(family)
-    for item in range(2):
-        spline = RBFInterpolator(family.controls, theta[item].reshape(-1, ndim), kernel=kernel, degree=degree)
-        found = ops.convert_to_numpy(family.map(theta[item : item + 1], x[item : item + 1]))[0]
-        np.testing.assert_allclose(found, x[item] + spline(x[item]), atol=2e-5)
+def reference(family, theta, x):
+    """(P,), (N, d) -> (N, d), float64, by numpy and scipy alone."""
+    ndim = family.ndim
+    if isinstance(family, AffineCpab):
+        linear, rest = np.split(theta, [ndim * (ndim + 1)])
+        return reference(AffineDiff(ndim), linear, runge_kutta(velocity(family.tessellation, rest), x, 1000))
+    if isinstance(family, ThinPlate):
+        kernel = {2: "thin_plate_spline", 3: "linear"}[ndim]
+        return x + RBFInterpolator(family.controls, theta.reshape(-1, ndim), kernel=kernel, degree=1)(x)
+    if isinstance(family, Homography):
+        matrix = np.eye(ndim + 1) + np.append(theta, 0).reshape(ndim + 1, ndim + 1)
+    else:
+        rows = np.vstack([theta.reshape(ndim, ndim + 1), np.zeros(ndim + 1)])
+        matrix = expm(rows) if isinstance(family, AffineDiff) else rows + np.eye(ndim + 1)
+    there = np.concatenate([x - 0.5, np.ones((len(x), 1))], axis=1) @ matrix.T
+    return there[:, :ndim] / there[:, ndim:] + 0.5
 
 
-def test_affine_cpab_is_one_after_the_other():
-    family = AffineCpab((2, 2))
-    theta, x = drawn(family)
-    linear, rest = family.split(theta)
-    inner = Cpab((2, 2)).map(ops.convert_to_tensor(rest), ops.convert_to_tensor(x))
-    outer = AffineDiff(2).map(ops.convert_to_tensor(linear), inner)
-    np.testing.assert_allclose(family.map(theta, x), outer, atol=1e-6)
+WITH_REFERENCE = [family for family in FAMILIES if type(family) is not Cpab]  # of CPAB: test_cpab.py
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("family", [f for f in FAMILIES if not isinstance(f, Cpab)], ids=str)
+@pytest.mark.parametrize("family", WITH_REFERENCE, ids=str)
+def test_against_numpy_and_scipy(family):
+    theta, x = drawn(family, 0.1)
+    found = ops.convert_to_numpy(family.map(theta, x))
+    expected = [reference(family, *(a.astype(np.float64) for a in item)) for item in zip(theta, x, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("family", WITH_REFERENCE, ids=str)
 def test_gradients(family):
-    """Along theta, against central differences of float64 maps of the same theta (float32 elsewhere)."""
-    theta, x = drawn(family, 0.03, 20)
-    step = np.random.default_rng(9).normal(size=theta.shape).astype("float32")
+    """By each parameter, or along three directions of AffineCpab's, against differences of the float64 reference."""
+    theta, x = drawn(family, 0.05, 20)
+    pull = np.random.default_rng(9).normal(size=x.shape)
 
     def loss(value):
-        return ops.sum(ops.square(family.map(value, ops.convert_to_tensor(x))))
+        return ops.sum(family.map(value, x) * ops.convert_to_tensor(pull, "float32"))
 
-    slope = ops.convert_to_numpy(backend.gradient(loss, ops.convert_to_tensor(theta)))
-    small = 1e-2
-    ends = [float(loss(ops.convert_to_tensor(theta + sign * small * step))) for sign in (1, -1)]
-    assert (slope * step).sum() == pytest.approx((ends[0] - ends[1]) / (2 * small), rel=5e-3, abs=0.02)
+    slope = ops.convert_to_numpy(backend.gradient(loss, ops.convert_to_tensor(theta)))[0]
+    theta, x = theta[0].astype(np.float64), x[0].astype(np.float64)
+    directions = np.eye(family.parameters)
+    if isinstance(family, AffineCpab):
+        directions = np.random.default_rng(10).normal(size=(3, family.parameters))
+    small = 1e-5
+    expected = [
+        ((reference(family, theta + small * d, x) - reference(family, theta - small * d, x)) * pull[0]).sum()
+        for d in directions
+    ]
+    found = directions @ slope
+    np.testing.assert_allclose(found, np.divide(expected, 2 * small), rtol=1e-3, atol=1e-4 * np.abs(found).max())
 
 
 def test_bad_input():
@@ -123,11 +131,21 @@ def test_bad_input():
         family.check(np.zeros(7))
     with pytest.raises(ConfigError, match="2 numbers that are not finite"):
         family.check(np.append(np.zeros(14), [np.nan, np.inf]))
+    for every in FAMILIES:
+        theta, x = drawn(every)
+        for wrong in (theta[:, 1:], np.tile(theta, (1, 2)), ops.convert_to_tensor(theta[:, 1:])):
+            with pytest.raises(ConfigError, match=f"theta needs {every.parameters} numbers. Received: shape"):
+                every.map(wrong, x)
+        with pytest.raises(ConfigError, match="that are not finite"):
+            every.map(np.full_like(theta, np.nan), x)
     np.testing.assert_array_equal(family.check(np.zeros(16)), np.zeros((1, 16)))
     with pytest.raises(ConfigError, match="spiral: is no family of maps; known are affine, affine-diff"):
         make_family("spiral", 2)
     with pytest.raises(ConfigError, match="0 parameters; give more boxes"):
         make_family("cpab", 3, 1)
+    with pytest.raises(ConfigError, match="needs one number, or 2 of a 2-D map"):
+        make_family("cpab", 2, (2, 3, 4))
+    assert make_family("cpab", 2, (2, 3)) == Cpab((2, 3))
 
 
 def test_families_alike_share_what_is_compiled_for_their_cells():

@@ -54,6 +54,11 @@ def test_an_archive_like_mnist(tmp_path):
         ({"y_train": np.arange(5)}, "N whole numbers as classes"),
         ({"y_train": np.arange(6) / 2}, "N whole numbers as classes"),
         ({"x_test": np.zeros((2, 4, 4), np.uint8)}, "those to test on"),
+        ({"x_test": np.full((2, 5, 4), "a")}, "images .* of numbers"),
+        ({"x_train": np.zeros((0, 5, 4)), "y_train": np.zeros(0, int)}, "images .* of numbers"),
+        ({"x_train": np.where(np.arange(6)[:, None, None], np.ones((6, 5, 4)), np.nan)}, "not finite"),
+        ({"x_train": -np.ones((6, 5, 4))}, "intensities below 0"),
+        ({"y_train": np.arange(6) - 1}, "holds the class -1"),
     ],
 )
 def test_an_archive_of_something_else(tmp_path, changes, message):
@@ -63,7 +68,7 @@ def test_an_archive_of_something_else(tmp_path, changes, message):
 
 def cifar(folder, name, images=3):
     """Image k of a file has the label k; its first channel is 51 k, and its first pixel 255."""
-    training, testing, labels = CIFAR_FILES[name]
+    training, testing, labels, _ = CIFAR_FILES[name]
     for file in (*training, testing):
         rows = np.zeros((images, labels + 3072), np.uint8)
         rows[:, labels - 1] = np.arange(images)
@@ -82,7 +87,7 @@ def test_cifar(tmp_path, name, files):
     np.testing.assert_allclose(images.test[2, 0, 0], [1, 0, 0])
 
 
-def test_cifar_cut_short_or_incomplete(tmp_path):
+def test_cifar_cut_short_or_incomplete_or_of_other_classes(tmp_path):
     cifar(tmp_path, "cifar10")
     path = tmp_path / "data_batch_3.bin"
     path.write_bytes(path.read_bytes()[:-1])
@@ -90,6 +95,9 @@ def test_cifar_cut_short_or_incomplete(tmp_path):
         read_labelled_images(tmp_path)
     path.unlink()
     with pytest.raises(ImageError, match=r"data_batch_3.bin: no such file"):
+        read_labelled_images(tmp_path)
+    cifar(tmp_path, "cifar10", images=11)
+    with pytest.raises(ImageError, match=r"data_batch_1.bin: .* which has classes 0 to 9; it has 10"):
         read_labelled_images(tmp_path)
 
 

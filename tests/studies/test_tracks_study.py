@@ -188,6 +188,14 @@ def test_data_laid_out_like_cifar_get_convolutional_networks(tmp_path, monkeypat
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "paper's lss" in table
     assert "18.9" in table  # of the plain network at this gamma
+    call = ["tracks", "--quick", "--data", str(tmp_path), "--stages", "4", "-o"]
+    assert "is of another study" in CliRunner().invoke(study, [*call, str(tmp_path / "out")]).output
+    done = CliRunner().invoke(study, [*call, str(tmp_path / "four")])
+    assert done.exit_code == 0, done.output
+    table = (tmp_path / "four" / "table.md").read_text(encoding="utf-8")
+    assert "3.87" in table  # with four stages
+    with (tmp_path / "four" / "table.csv").open(encoding="utf-8") as file:
+        assert {row["stages"] for row in csv.DictReader(file)} == {"4"}
 
 
 def test_data_that_are_none_fail_in_one_line(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from r2reg.cli.study import study
-from r2reg.studies import transformers
+from r2reg.errors import OutputError
+from r2reg.studies import transformers, unrolling
 from r2reg.studies.classifiers import (
     BATCH,
     LAYERS,
@@ -20,7 +21,7 @@ from r2reg.studies.classifiers import (
     on_canvas,
 )
 from r2reg.studies.images import read_labelled_images
-from r2reg.studies.outcome import told_apart
+from r2reg.studies.outcome import open_folder, told_apart
 
 PROMISED = ["data", "distortion", "layer", "localisation", "seed", "accuracy", "seconds"]
 
@@ -93,7 +94,7 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
     labels = {name: np.arange(200) % 10 for name in ("y_train", "y_test")}
     np.savez(tmp_path / "mnist.npz", **other, **labels)
     refused = CliRunner().invoke(study, [*call, "--data", str(tmp_path / "mnist.npz")])
-    assert "holds a study of other images" in refused.output
+    assert f"{tmp_path / 'out'}: is of another study (study transformers, quick True, data digits" in refused.output
 
 
 def rows_of(**accuracies):
@@ -127,9 +128,43 @@ def test_few_values_are_told_apart_only_where_none_overlaps():
     assert (round(low, 4), round(high, 4)) == (0.8852, 0.9348)  # mean +- 4.303 sd / sqrt(3)
 
 
-def test_a_quick_study_does_not_replace_a_full_one(tmp_path):
-    (tmp_path / "claims.json").write_text('[{"claim": "a", "paper": "b", "ours": "c", "holds": false}]')
-    done = CliRunner().invoke(study, ["transformers", "--quick", "-o", str(tmp_path)])
-    assert done.exit_code == 1
-    assert done.output.endswith("holds a full study; give another folder for the quick one (-o)\n")
-    assert list(tmp_path.iterdir()) == [tmp_path / "claims.json"]
+def test_figures_of_the_paper_are_of_the_data_set():
+    assert transformers.paper_of("digits") == transformers.paper_of("mnist")
+    theirs, known = transformers.paper_of("Fashion-MNIST")
+    assert (theirs, known["none", "affine-cpab", "cnn"]) == ("fashion_mnist", 0.913)
+    assert ("rts", "none", "cnn") not in known
+    assert transformers.paper_of("cifar100")[1]["none", "cpab", "cnn"] == 0.659
+    assert transformers.interval([0.99, 1.0, 1.0])[1] == 1
+
+
+def test_a_folder_is_of_one_study(tmp_path):
+    open_folder(tmp_path / "out", "spiral", False)
+    open_folder(tmp_path / "out", "spiral", False)
+    with pytest.raises(OutputError, match=r"out: is of another study \(study spiral, quick False\); give"):
+        open_folder(tmp_path / "out", "spiral", True)
+    with pytest.raises(OutputError, match="is of another study"):
+        open_folder(tmp_path / "out", "tracks", False, data="digits")
+    (tmp_path / "out" / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot be a study's folder"):
+        open_folder(tmp_path / "out", "spiral", False)
+    (tmp_path / "table.csv").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="holds files of the names that a study writes"):
+        open_folder(tmp_path, "spiral", False)
+    with pytest.raises(OutputError, match="cannot be a study's folder"):
+        open_folder(tmp_path / "table.csv", "spiral", False)
+
+
+def test_as_json_and_wrong_options(tmp_path, monkeypatch):
+    def run(folder, _quick, **_):
+        folder.mkdir()
+        (folder / "claims.json").write_text('[{"claim": "a"}]', encoding="utf-8")
+        return [{"network": "own"}]
+
+    monkeypatch.setattr(unrolling, "run", run)
+    done = CliRunner().invoke(study, ["spiral", "--json", "-o", str(tmp_path / "out")])
+    assert json.loads(done.stdout) == {"rows": [{"network": "own"}], "claims": [{"claim": "a"}]}
+    for options in (["spiral", "--data", "x.npz"], ["spiral", "--stages", "4"], ["transformers", "--stages", "1"]):
+        assert CliRunner().invoke(study, [*options, "-o", str(tmp_path / "none")]).exit_code == 2
+    wrong = CliRunner().invoke(study, ["tracks", "--quick", "--stages", "4", "-o", str(tmp_path / "none")])
+    assert wrong.output == "ConfigError: stages 4: is for CIFAR's images of 32x32x3, these are (8, 8, 1)\n"
+    assert not (tmp_path / "none").exists()
