@@ -31,11 +31,10 @@ SMOOTHING = 1.0  # bins, sd, of the means in them
 # and CT gained .03 to .14, six FLAIR and CT pairs -.007 to .024, .008 in the mean. Moving's greys tell less: the warp
 # blurs them before they are learnt.
 ONE_CONTRAST = 0.98
-# Times its LNCC that a pair of opposed greys gains in fixed's contrast, from which its own greys no longer drive the
-# refinement. It was set along maps found in fixed's contrast alone: T1-T2 1.03 to 1.1, which lose .01 to .02 of Dice by
-# that; T2-FLAIR and T2-CT 1.1 to 1.41, which gain. Along those found in both, T1-T2 have 0.97 to 1.05 and the others
-# 0.80 to 0.96, so that their own greys drive all of them, and T2-FLAIR and T2-CT end .01 of Dice lower.
-OWN_GREYS_MISLEAD = 1.1
+# Correlation, as for ONE_CONTRAST, from which opposed greys of a pair tell tissues apart that are alike in the other
+# contrast, so that its own greys drive the refinement, too. Six pairs of T1 with fixed T2 have -0.43 and more and gain
+# .014 of Dice by that in the mean; seven of T2 with fixed T1, FLAIR and CT have -0.86 and less, and lose .005 to .02.
+OWN_GREYS_TELL = -0.65
 # Correlation of moving's greys with what they become in fixed's contrast, learnt along the affine, from which a
 # network's own map is believed about contrasts. From a T2-T1 and a T1-FLAIR pair as they are `brain` goes onto wrong
 # tissue, and along that map they look like one contrast; along the affine they have -0.9 and 0.77, T1 pairs 0.97 and
@@ -94,9 +93,7 @@ def contrasts_correlation(moving: np.ndarray, matched: np.ndarray, inside: np.nd
 
 def of_one_contrast(images: LevelImages, found: MapOnGrid) -> bool:
     """Whether the greys of a pair go together where a map aligns it."""
-    moving, fixed, inside = _greys(images, found)
-    image = _array(images.fixed)
-    return contrasts_correlation(image, match_contrast(image, fixed, moving, inside), inside) >= ONE_CONTRAST
+    return _fixed_correlation(images, *_greys(images, found)) >= ONE_CONTRAST
 
 
 def correlation_before(images: LevelImages) -> float:
@@ -109,14 +106,14 @@ def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned
 
     Of one contrast it is left as it is. Of two, its own greys may pull tissue onto the wrong one, and in fixed's
     contrast moving may lose tissues that they tell apart. So there are two pairs: in fixed's contrast and in moving's;
-    where greys are merely opposed, in fixed's and as it is.
+    where greys are opposed, but do not go together, in fixed's and as it is.
     """
     images = aligned.images_on(grid)
-    if of_one_contrast(images, found):
-        return [aligned]
     greys = _greys(images, found)
-    shown = _in_one_contrast(images, *greys)
-    if _correlation(images, shown) <= 0 and not _gains(images, shown, found, OWN_GREYS_MISLEAD):
+    told = _fixed_correlation(images, *greys)
+    if told >= ONE_CONTRAST:
+        return [aligned]
+    if told > OWN_GREYS_TELL and _correlation(images, _in_one_contrast(images, *greys)) <= 0:
         log.info("the refinement sees both images in the fixed one's contrast, too")
         return [aligned, _as_fixed(aligned, *greys)]
     log.info("the refinement sees both images in the fixed one's contrast and in the moving one's")
@@ -181,11 +178,10 @@ def _as_moving(aligned: Aligned, moving: np.ndarray, fixed: np.ndarray, inside: 
     return replace(aligned, fixed=match_contrast(aligned.fixed, fixed, moving, inside))
 
 
-def _gains(images: LevelImages, shown: LevelImages, found: MapOnGrid, factor: float) -> bool:
-    """Whether a pair is so much more alike as it is shown."""
-    from r2reg.registration.network import likeness
-
-    return likeness(shown, found) >= factor * likeness(images, found)
+def _fixed_correlation(images: LevelImages, moving: np.ndarray, fixed: np.ndarray, inside: np.ndarray | None) -> float:
+    """Of fixed's greys with what they become in moving's contrast, learnt from what `_greys` gives."""
+    image = _array(images.fixed)
+    return contrasts_correlation(image, match_contrast(image, fixed, moving, inside), inside)
 
 
 def _correlation(images: LevelImages, shown: LevelImages) -> float:
