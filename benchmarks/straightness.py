@@ -1,7 +1,7 @@
 """Whether a straighter flow registers better: one small network, trained with more and less to straighten it.
 
     python benchmarks/straightness.py COHORT -o OUT [--decay 0 0.1 1 10] [--diffusion 0 1e-4 1e-3 1e-2]
-                                      [--steps 1500] [--spacing 4] [-- OPTIONS OF r2reg train]
+                                      [--kinetic 1e-4 1e-3] [--steps 1500] [--spacing 4] [-- OPTIONS OF r2reg train]
 
 COHORT is a table for `r2reg train` with columns image and labels and splits train, val and test, such as
 painted_cohort.py makes. OUT gets a run folder per setting, straightness.csv (a row as soon as a network is scored),
@@ -9,10 +9,10 @@ straightness.md and environment.json. Stopped, it goes on where it was: a traini
 fails is told and left out; the rest goes on.
 
 Gai & Zhang 2021 find straighter tracks and better classifiers with a moderate decay of the blocks' weights. Here
---decay is `--weight-decay` (with the weight of `diffusion` 0), and --diffusion the penalty of the velocity's gradient
-(without decay). r2reg has no penalty of the kinetic energy itself; diffusion stands in for it. Two differences to the
-paper: AdamW's decay is on every kernel, times the learning rate, so that it acts within 1 / (decay x rate) steps; and
-the blocks' kernels are divided by their norms, so that it changes the tracks through the U-Net's velocity alone.
+--decay is `--weight-decay`, --diffusion the weight of the penalty of the velocity's gradient and --kinetic that of its
+kinetic energy, each with the other two 0. Two differences to the paper: AdamW's decay is on every kernel, times the
+learning rate, so that it acts within 1 / (decay x rate) steps; and the blocks' kernels are divided by their norms, so
+that it changes the tracks through the U-Net's velocity alone.
 
 LSS, LSR and OTS are `r2reg inspect --tracks`' of the validation pairs, through the whole network; Dice, MSE and folds
 are network_scores.py's of the test people.
@@ -33,7 +33,8 @@ from r2reg.evaluation.processes import R2REG
 
 TRACKS = ("voxels", "lss_mean", "lss_p95", "lsr_mean", "lsr_p95", "ots")
 SCORES = ("dice_affine", "dice_network", "mse", "folds", "ndv_percent", "sdlogj", "pairs")
-COLUMNS = ("name", "weight_decay", "diffusion", *TRACKS, *SCORES)
+KINDS = {"decay": "weight_decay", "diffusion": "diffusion", "kinetic": "kinetic"}  # of settings -> column
+COLUMNS = ("name", *KINDS.values(), *TRACKS, *SCORES)
 # Heading -> column and digits.
 SHOWN = {
     "LSS": ("lss_mean", 3), "LSS, 95 %": ("lss_p95", 3), "LSR": ("lsr_mean", 3), "OTS": ("ots", 3),
@@ -42,12 +43,14 @@ SHOWN = {
 FEWEST = 4  # settings for a rank correlation
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Name -> (weight decay, weight of diffusion); the plain network of both lists once."""
-    found = {f"decay-{decay:g}": (decay, 0.0) for decay in options.decay}
-    found |= {
-        f"diffusion-{weight:g}": (0.0, weight) for weight in options.diffusion if weight or 0 not in options.decay
-    }
+def settings_of(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Name -> column -> value; the plain network once."""
+    found: dict[str, dict[str, float]] = {}
+    for kind, column in KINDS.items():
+        for value in getattr(options, kind):
+            setting = dict.fromkeys(KINDS.values(), 0.0) | {column: value}
+            if setting not in found.values():
+                found[f"{kind}-{value:g}"] = setting
     return found
 
 
@@ -83,20 +86,22 @@ def main() -> None:
     parser = trainings.parser_of(__doc__)
     parser.add_argument("--decay", type=float, nargs="*", default=[0, 0.1, 1, 10], help="[%(default)s]")
     parser.add_argument("--diffusion", type=float, nargs="*", default=[0, 1e-4, 1e-3, 1e-2], help="[%(default)s]")
+    parser.add_argument("--kinetic", type=float, nargs="*", default=[1e-4, 1e-3], help="[%(default)s]")
     options = trainings.parsed(parser)
     table = options.output / "straightness.csv"
-    for name, (decay, diffusion) in settings_of(options).items():
+    for name, setting in settings_of(options).items():
         if name in {row["name"] for row in read_rows(table)}:
             continue
         try:
-            own = ["--weight-decay", str(decay), "--weights", f"diffusion={diffusion}"]
+            own = ["--weight-decay", str(setting["weight_decay"])]
+            own += [part for key in ("diffusion", "kinetic") for part in ("--weights", f"{key}={setting[key]}")]
             trainings.train(name, own, options)
             scores, _ = trainings.score(name, options)
             found = tracks(options.output / name) | {key: scores[key] for key in SCORES}
         except RuntimeError as error:
             print(error, flush=True)
             continue
-        append_row(table, COLUMNS, {"name": name, "weight_decay": decay, "diffusion": diffusion, **found})
+        append_row(table, COLUMNS, {"name": name, **setting, **found})
         print(f"{name}: LSS {found['lss_mean']}, Dice {found['dice_network']:.3f}", flush=True)
     text = report(read_rows(table))
     (options.output / "straightness.md").write_text(text, encoding="utf-8")

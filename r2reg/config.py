@@ -220,9 +220,10 @@ class TrainConfig(Settings):
 
     `weights` holds the loss weights that differ from the defaults: similarity 1, folding (of R2Nets) and diffusion
     by similarity (DEFAULT_FOLDING, DEFAULT_DIFFUSION), the latter where the velocity estimator has it (DIFFUSED),
-    kl (of prob) the square of `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), bending,
-    inverse_consistency and gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the
-    flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1.
+    kl (of prob) the square of `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), kinetic
+    (energy), bending, inverse_consistency and gradicon (of both directions), flow_consistency_data and
+    flow_consistency_domain (the flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's
+    1 / sigma^2 and 1.
     `prior_lambda` is the precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is
     drawn anew for every pair from `seed` and the step. `one_contrast`: both painted images of a pair have the same
     greys; with mse and lncc, which compare them, always. `accumulate`: steps whose mean gradient makes one update.
@@ -376,7 +377,7 @@ class TrainConfig(Settings):
 FLOW_CONSISTENCIES = ("flow_consistency_data", "flow_consistency_domain")
 BOTH_DIRECTIONS = ("inverse_consistency", "gradicon")
 LOSS_PARTS = (
-    "similarity", "dice", "folding", "diffusion", "bending", "kl", *BOTH_DIRECTIONS, *FLOW_CONSISTENCIES,
+    "similarity", "dice", "folding", "diffusion", "kinetic", "bending", "kl", *BOTH_DIRECTIONS, *FLOW_CONSISTENCIES,
 )  # fmt: skip
 
 
@@ -430,10 +431,6 @@ class RegisterConfig(Settings):
 
     def __post_init__(self) -> None:
         check_choice("transform", self.transform, RegisterTransform)
-        if self.transform != "flow" and self.model not in (AUTO, "none"):
-            raise ConfigError(
-                f"--transform {self.transform} uses no network; leave out --model {self.model}, or use --transform flow"
-            )
         check_choice("similarity", self.similarity, RegisterSimilarity)
         check_choice("interpolation", self.interpolation, Interpolation)
         check_count("radius", self.radius, least=1)

@@ -35,6 +35,16 @@ def diffusion(field: Tensor) -> Tensor:
     return sum(ops.mean(ops.sum(ops.square(difference(field, axis)), axis=-1)) for axis in axes)
 
 
+def kinetic(velocity: Tensor) -> Tensor:
+    """Mean over voxels of |v|^2, the kinetic energy of a stationary velocity.
+
+    Args:
+        velocity: (N, *S, d), voxels per unit time.
+    Source: the energy of a flow's path, Beg et al. 2005, eq. 1, with the identity for its operator.
+    """
+    return ops.mean(ops.sum(ops.square(velocity), axis=-1))
+
+
 def bending(field: Tensor) -> Tensor:
     """Mean over interior voxels of the squared second derivatives, mixed ones twice, summed over components.
 

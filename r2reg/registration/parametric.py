@@ -48,7 +48,7 @@ def fit_grids(full: Grid) -> list[Grid]:
 def fit(
     terms: list[Term], full: Grid, name: FamilyName, boxes: int, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[MapOnGrid | None, Affine]:
-    """Minimise the terms over theta, coarse to fine, by L-BFGS.
+    """The map that minimises the terms.
 
     Args:
         full: fixed's grid, in canonical orientation.
@@ -60,6 +60,13 @@ def fit(
         ConfigError, RegistrationError: a tessellation that cannot be; masks that do not meet.
     """
     family = make_family(name, full.ndim, boxes)
+    return _written(family, fit_theta(family, terms, full, progress), full)
+
+
+def fit_theta(
+    family: Family, terms: list[Term], full: Grid, progress: Callable[[str], None] = lambda _: None
+) -> np.ndarray:
+    """theta (1, P) that minimises the terms, coarse to fine, by L-BFGS; see `fit`."""
     theta = np.zeros(family.parameters)
     stiffness = _stiffness(family)
     for grid in fit_grids(full):
@@ -67,7 +74,7 @@ def fit(
         found = minimize(objective, theta, jac=True, method="L-BFGS-B", options={"maxiter": ITERATIONS, "ftol": GAIN})
         theta = found.x
         progress(f"fit: {found.nfev} evaluations at {grid.shape}")
-    return _written(family, family.check(theta), full)
+    return family.check(theta)
 
 
 class Objective:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import resource
 import sys
 from collections.abc import Callable
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 
 SEARCHED = ("rigid", "affine")  # ways to find the pose that look for it everywhere
+log = logging.getLogger("r2reg")
 AT_ONCE = 2  # the affine search and a rehearsal, or two
 
 
@@ -219,6 +221,8 @@ def load_fitting_model(pair: Pair, config: RegisterConfig) -> SavedModel | None:
         ModelError: it cannot be found, or not be used with these images.
     """
     if config.transform != "flow":
+        if config.model not in (AUTO, "none"):
+            log.warning("a registration of %s uses no network; model %s is left out", config.transform, config.model)
         return None
     name = suitable_model(pair) if config.model == AUTO else config.model
     if name is None or name == "none":

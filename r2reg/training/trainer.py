@@ -65,6 +65,7 @@ def _scale_parts(
         "dice": lambda: dice_loss(batch, displacement),
         "folding": lambda: regularity.folding(displacement),
         "diffusion": lambda: regularity.diffusion(velocity),
+        "kinetic": lambda: regularity.kinetic(velocity),
         "bending": lambda: regularity.bending(velocity),
         "kl": lambda: regularity.kl_divergence(outputs["mean"], outputs["log_variance"], config.prior_lambda),
     }

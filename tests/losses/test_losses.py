@@ -17,6 +17,7 @@ from r2reg.losses.regularity import (
     folding,
     gradicon,
     inverse_consistency,
+    kinetic,
     kl_divergence,
 )
 from r2reg.losses.similarity import SIMILARITIES, lncc, mi, mind, mse, ngf
@@ -79,7 +80,12 @@ def reference_bending(f):
 @pytest.mark.parametrize("shape", [(9, 10), (7, 8, 6)])
 @pytest.mark.parametrize(
     ("loss", "expected"),
-    [(folding, reference_folding), (diffusion, reference_diffusion), (bending, reference_bending)],
+    [
+        (folding, reference_folding),
+        (diffusion, reference_diffusion),
+        (kinetic, lambda f: np.mean(np.sum(f**2, axis=-1))),
+        (bending, reference_bending),
+    ],
 )
 def test_field_losses(loss, expected, shape):
     rng = np.random.default_rng(1)
