@@ -17,8 +17,15 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def append_row(path: Path, columns: Sequence[str], row: Mapping[str, Any]) -> None:
-    """Add a row, rounded to six digits, and a header where the file is new; missing cells stay empty."""
+    """Add a row, rounded to six digits, and a header where the file is new; missing cells stay empty.
+
+    Ends the program where the file has other columns.
+    """
     fresh = not path.exists()
+    if not fresh:
+        with path.open(newline="", encoding="utf-8") as file:
+            if (header := next(csv.reader(file), [])) != list(columns):
+                raise SystemExit(f"{path}: has columns {', '.join(header)}, not {', '.join(columns)}; name another")
     with path.open("a", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         if fresh:

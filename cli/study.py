@@ -39,7 +39,7 @@ def study(name: str, output: Path, quick: bool, data: Path | None, stages: str |
     & Zhang 2021).
 
     DIR gets table.csv, table.md with the paper's figures beside ours, claims.json, environment.json and figures/. What
-    is there already of the same study is not computed again; a folder of another one is refused.
+    is there already of the same study, by study.json, is not computed again; a folder of anything else is refused.
     """
     import importlib
 
@@ -58,6 +58,7 @@ def study(name: str, output: Path, quick: bool, data: Path | None, stages: str |
     rows = importlib.import_module(f"r2reg.studies.{STUDIES[name]}").run(output, quick, **given)
     if as_json:
         claims = json.loads((output / "claims.json").read_text(encoding="utf-8"))
-        click.echo(json.dumps({"rows": rows, "claims": claims}, indent=2))
+        known = [{key: None if value != value else value for key, value in row.items()} for row in rows]  # NaN is none
+        click.echo(json.dumps({"rows": known, "claims": claims}, indent=2, allow_nan=False))
     else:
         click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)

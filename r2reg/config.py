@@ -221,9 +221,9 @@ class TrainConfig(Settings):
     `weights` holds the loss weights that differ from the defaults: similarity 1, folding (of R2Nets) and diffusion
     by similarity (DEFAULT_FOLDING, DEFAULT_DIFFUSION), the latter where the velocity estimator has it (DIFFUSED),
     kl (of prob) the square of `image_sigma`, the rest 0: dice (soft Dice of labels beside the similarity), kinetic
-    (energy), bending, inverse_consistency and gradicon (of both directions), flow_consistency_data and
-    flow_consistency_domain (the flow's own inverse). With mse, weights similarity 1 and kl sigma^2 are VoxelMorph's
-    1 / sigma^2 and 1.
+    (energy of the velocity's mean over time; of an affine-cpab's displacement), bending, inverse_consistency and
+    gradicon (of both directions), flow_consistency_data and flow_consistency_domain (the flow's own inverse). With mse,
+    weights similarity 1 and kl sigma^2 are VoxelMorph's 1 / sigma^2 and 1.
     `prior_lambda` is the precision of prob's prior (VoxelMorph's lambda), `weight_decay` AdamW's. `augment` is
     drawn anew for every pair from `seed` and the step. `one_contrast`: both painted images of a pair have the same
     greys; with mse and lncc, which compare them, always. `accumulate`: steps whose mean gradient makes one update.

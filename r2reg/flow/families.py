@@ -7,6 +7,7 @@ how many parameters it has, where it carries points, and back.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -82,10 +83,14 @@ class Family(ABC):
     def _given(self, theta: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(theta, np.ndarray):
             theta = self.check(theta)
-        elif len(theta.shape) != 2 or theta.shape[1] != self.parameters:
-            raise ConfigError(f"theta needs {self.parameters} numbers. Received: shape {tuple(theta.shape)}")
+        self.check_shape(theta.shape)
         theta = ops.convert_to_tensor(theta)
         return theta, ops.convert_to_tensor(points, theta.dtype)
+
+    def check_shape(self, shape: Sequence[int | None]) -> None:
+        """Raise ConfigError unless it is (B, P)."""
+        if len(shape) != 2 or shape[1] != self.parameters:
+            raise ConfigError(f"theta needs {self.parameters} numbers an image. Received: shape {tuple(shape)}")
 
     def check(self, theta: np.ndarray) -> np.ndarray:
         """theta as (B, P) float32.
@@ -94,8 +99,7 @@ class Family(ABC):
             ConfigError: another number of parameters, or some that are not finite.
         """
         theta = np.atleast_2d(np.asarray(theta, dtype=np.float32))
-        if theta.ndim != 2 or theta.shape[1] != self.parameters:
-            raise ConfigError(f"theta needs {self.parameters} numbers. Received: shape {theta.shape}")
+        self.check_shape(theta.shape)
         if not np.isfinite(theta).all():
             raise ConfigError(f"theta holds {(~np.isfinite(theta)).sum()} numbers that are not finite; give others")
         return theta
@@ -288,9 +292,9 @@ def make_family(name: FamilyName, ndim: int, boxes: int | tuple[int, ...] = 3, b
         return plain[name](ndim)
     if name not in get_args(FamilyName):
         raise ConfigError(f"{name}: is no family of maps; known are {', '.join(get_args(FamilyName))}")
-    counts = (boxes,) * ndim if isinstance(boxes, int) else tuple(boxes)
-    if len(counts) != ndim:
-        raise ConfigError(f"boxes {counts}: needs one number, or {ndim} of a {ndim}-D map")
+    counts = tuple(np.atleast_1d(boxes).tolist()) * (ndim if np.ndim(boxes) == 0 else 1)
+    if len(counts) != ndim or not all(isinstance(count, int) for count in counts):
+        raise ConfigError(f"boxes {boxes}: must be one whole number, or {ndim} of a {ndim}-D map")
     tessellated = {"cpab": Cpab, "affine-cpab": AffineCpab}[name](counts, boundary)
     tessellated.tessellation  # noqa: B018 - what cannot be cut is told now
     return tessellated

@@ -12,7 +12,6 @@ import numpy as np
 from keras import layers, ops
 
 from r2reg.config import NetworkConfig
-from r2reg.errors import ConfigError
 from r2reg.flow.families import AffineCpab, Family, FamilyName, family_field, make_family
 from r2reg.flow.tessellation import Boundary
 from r2reg.flow.warp import warp
@@ -42,9 +41,7 @@ class SpatialTransformer(layers.Layer):
         self.family = make_family(family, ndim, boxes, boundary)
 
     def build(self, input_shape: Any) -> None:
-        theta = input_shape[0]
-        if theta[-1] != self.family.parameters:
-            raise ConfigError(f"theta needs {self.family.parameters} numbers. Received: {theta[-1]}")
+        self.family.check_shape(input_shape[0])
 
     def call(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         theta, image = inputs

@@ -60,7 +60,7 @@ def fit(
         ConfigError, RegistrationError: a tessellation that cannot be; masks that do not meet.
     """
     family = make_family(name, full.ndim, boxes)
-    return _written(family, fit_theta(family, terms, full, progress), full)
+    return written(family, fit_theta(family, terms, full, progress), full)
 
 
 def fit_theta(
@@ -117,7 +117,8 @@ def _stiffness(family: Family) -> np.ndarray:
     return found
 
 
-def _written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid | None, Affine]:
+def written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid | None, Affine]:
+    """The map of theta (1, P) as it is written, see `fit`: CPAB's part as fields, the affine part as a matrix."""
     linear: np.ndarray | None = None
     rest = theta
     if isinstance(family, AffineCpab):
@@ -138,7 +139,8 @@ def diffeomorphism(family: Cpab, theta: np.ndarray, shape: tuple[int, ...]) -> D
     Raises:
         ConfigError: as `Family.check`.
     """
-    tensor = ops.convert_to_tensor(family.check(theta))
+    theta = family.check(theta)
+    tensor = ops.convert_to_tensor(theta)
     there, back = (family_field(family, tensor, shape, inverse) for inverse in (False, True))
     rest = ops.convert_to_numpy(family.split(tensor)[1]) if isinstance(family, AffineCpab) else theta
     return Diffeomorphism(there, back, _certificate(family, rest))

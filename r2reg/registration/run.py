@@ -153,6 +153,7 @@ def plan(
     network_bytes = 0
     if config.transform != "affine":
         start_backend(config.device, config.threads, config.deterministic, config.seed)
+    model = load_fitting_model(pair, config)
     if config.transform not in ("affine", "flow"):
         from r2reg.registration.parametric import fit_grids
 
@@ -160,7 +161,6 @@ def plan(
     if config.transform == "flow":
         from r2reg.registration.refinement import level_grid, levels_from
 
-        model = load_fitting_model(pair, config)
         if model is not None:
             from r2reg.networks.tiles import largest_view
             from r2reg.registration.network import network_grid

@@ -144,7 +144,7 @@ def _cifar(folder: Path, name: str) -> LabelledImages:
         labels = rows[:, bytes_of_labels - 1].astype(np.int32)
         if labels.max() >= classes:
             raise ImageError(
-                f"{path}: is no file of {name}, which has classes 0 to {classes - 1}; it has {labels.max()}"
+                f"{path}: is no file of {name}, of classes 0 to {classes - 1}, but has {labels.max()}; get it anew"
             )
         return _unit(pixels), labels
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIGNIFICANT = 0.05
-OURS = ("table.csv", "table.md", "claims.json", "environment.json", "figures")
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ def open_folder(folder: Path, study: str, quick: bool, **about: str | int) -> No
     Args:
         about: what else decides what is in it.
     Raises:
-        OutputError: it is of another study, of a quick one where this is none, or of nobody knows what; or it cannot
-            be made.
+        OutputError: it is of another study, of a quick one where this is none, or of something else; or it cannot be
+            made.
     """
     asked = {"study": study, "quick": quick, **about}
     path = folder / "study.json"
@@ -71,8 +70,8 @@ def open_folder(folder: Path, study: str, quick: bool, **about: str | int) -> No
         held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder}: cannot be a study's folder ({error}); give another (-o)") from None
-    if held is None and any((folder / name).exists() for name in OURS):
-        raise OutputError(f"{folder}: holds files of the names that a study writes; give another folder (-o)")
+    if held is None and any(folder.iterdir()):
+        raise OutputError(f"{folder}: is neither empty nor of a study; give another folder (-o)")
     if held not in (None, asked):
         told = ", ".join(f"{name} {value}" for name, value in held.items()) if isinstance(held, dict) else "another"
         raise OutputError(f"{folder}: is of another study ({told}); give this one another folder (-o)")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2reg.errors import ConfigError
+
 if TYPE_CHECKING:
     import keras
 
@@ -44,8 +46,16 @@ CIFAR_SHAPE = (32, 32, 3)
 
 
 def layout_for(shape: tuple[int, ...], stages: int = 1) -> Layout:
-    """The paper's for images of a shape (H, W, C): CIFAR's with 1 or 4 stages, for all others MNIST's."""
-    return CONVOLUTIONAL[stages] if shape == CIFAR_SHAPE else DENSE
+    """The paper's for images of a shape (H, W, C): CIFAR's with 1 or 4 stages, for all others MNIST's.
+
+    Raises:
+        ConfigError: another number of stages.
+    """
+    known = CONVOLUTIONAL if shape == CIFAR_SHAPE else {1: DENSE}
+    if stages not in known:
+        told = " or ".join(map(str, known))
+        raise ConfigError(f"stages {stages}: networks of images of {shape} have {told}; CIFAR's (32, 32, 3) 1 or 4")
+    return known[stages]
 
 
 @dataclass(frozen=True)

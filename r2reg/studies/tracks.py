@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from r2reg.errors import ConfigError
 from r2reg.metrics.tracks import (
     line_shape_ratio,
     line_shape_score,
@@ -25,7 +24,7 @@ from r2reg.metrics.tracks import (
 from r2reg.studies.images import LabelledImages, read_labelled_images
 from r2reg.studies.outcome import open_folder, write_figure, write_outcome, write_text
 from r2reg.studies.robustness import FGSM, NOISE, RESET, accuracy, order_of_units, robustness
-from r2reg.studies.straightness import CIFAR_SHAPE, EPOCHS, NETWORKS, Layout, layout_for, make_network, train_network
+from r2reg.studies.straightness import EPOCHS, NETWORKS, Layout, layout_for, make_network, train_network
 from r2reg.studies.track_claims import GAMMA, claims, paper_of
 from r2reg.studies.workers import in_processes
 
@@ -53,16 +52,15 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
         A row per network, gamma and seed.
     Raises:
         ImageError, OutputError: as `read_labelled_images`, `open_folder`.
-        ConfigError: stages of images that get dense layers.
+        ConfigError: as `layout_for`.
     """
     images = read_labelled_images(data)
-    if stages > 1 and images.train.shape[1:] != CIFAR_SHAPE:
-        raise ConfigError(f"stages {stages}: is for CIFAR's images of 32x32x3, these are {images.train.shape[1:]}")
     layout = layout_for(images.train.shape[1:], stages)
     gammas, seeds, epochs = (QUICK_GAMMAS, QUICK_SEEDS, QUICK_EPOCHS) if quick else (GAMMAS, SEEDS, EPOCHS)
     if quick:
         layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), images.first(QUICK_IMAGES)
-    open_folder(folder, "tracks", quick, data=images.name, images=images.fingerprint, stages=stages)
+    about = {"data": images.name, "images": images.fingerprint, "layout": str(layout), "epochs": epochs}
+    open_folder(folder, "tracks", quick, **about)
     (folder / "trainings").mkdir(exist_ok=True)
     shared = (folder, images, layout, epochs)
     asked = [(network, gamma, seed) for network in NETWORKS for gamma in gammas for seed in range(seeds)]
@@ -81,9 +79,7 @@ def trained(
     folder: Path, images: LabelledImages, layout: Layout, epochs: int, network: str, gamma: float, seed: int
 ) -> dict[str, Any]:
     """What is known of a training: its row, LSS over the epochs, some tracks; from the folder, or trained now."""
-    shape = "-".join(str(width) for width in layout.widths)
-    name = f"{images.name}-{images.fingerprint}_{network}_{gamma:g}_{seed}_{shape}x{layout.blocks}x{epochs}.json"
-    path = folder / "trainings" / name
+    path = folder / "trainings" / f"{network}_{gamma:g}_{seed}.json"
     if not path.is_file():
         log.info("training %s, gamma %g, seed %d", network, gamma, seed)
         row = {"data": images.name, "network": network, "gamma": gamma, "seed": seed}

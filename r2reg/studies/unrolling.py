@@ -44,12 +44,12 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     Raises:
         OutputError: as `open_folder`.
     """
-    open_folder(folder, "spiral", quick)
     seeds, epochs, settings = SEEDS, EPOCHS, SETTINGS
     if quick:
         seeds, epochs, settings = QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS
+    open_folder(folder, "spiral", quick, seeds=seeds, epochs=epochs)
     (folder / "weights").mkdir(exist_ok=True)
-    missing = [setting for setting in settings if not weights(folder, seeds, epochs, setting).is_file()]
+    missing = [setting for setting in settings if not weights(folder, setting).is_file()]
     log.info("%d of %d networks to train", len(missing), len(settings))
     shared, asked = (folder, seeds, epochs), [(setting,) for setting in missing]
     if quick:
@@ -57,7 +57,7 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
             trained(*shared, *given)
     elif asked:
         in_processes(trained, shared, asked)
-    flows = {setting: Flow.load(weights(folder, seeds, epochs, setting)) for setting in settings}
+    flows = {setting: Flow.load(weights(folder, setting)) for setting in settings}
     rows = [row for setting, flow in flows.items() for row in describe(setting, flow)]
     steps = [row for setting, flow in flows.items() for row in against_converged(setting, flow)]
     write_table(folder / "steps.csv", steps)
@@ -68,14 +68,14 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def weights(folder: Path, seeds: int, epochs: int, setting: Setting) -> Path:
+def weights(folder: Path, setting: Setting) -> Path:
     """Where the flow of a setting is kept."""
-    return folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}_{seeds}x{epochs}.npz"
+    return folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}.npz"
 
 
 def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> None:
     """Train the flow of a setting, and keep it."""
-    train_flow(setting, seeds, epochs).save(weights(folder, seeds, epochs, setting))
+    train_flow(setting, seeds, epochs).save(weights(folder, setting))
 
 
 def describe(setting: Setting, flow: Flow) -> list[dict[str, Any]]:

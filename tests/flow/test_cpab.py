@@ -139,7 +139,7 @@ for scale in (0.01, 3.0):
 
 
 def test_memory_does_not_grow_with_the_pieces_of_the_way():
-    """The gradient's loop keeps its state and nothing of its way: a hundred times as long a way asks for no more."""
+    """The gradient's loop keeps its state and nothing of its way: one 300 times as long asks for no more."""
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     near, far = map(float, done.stdout.split())
     assert far - near < 30  # MB

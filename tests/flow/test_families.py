@@ -127,14 +127,14 @@ def test_gradients(family):
 
 def test_bad_input():
     family = make_family("affine-cpab", 2, 2)
-    with pytest.raises(ConfigError, match="theta needs 16 numbers"):
+    with pytest.raises(ConfigError, match="theta needs 16 numbers an image"):
         family.check(np.zeros(7))
     with pytest.raises(ConfigError, match="2 numbers that are not finite"):
         family.check(np.append(np.zeros(14), [np.nan, np.inf]))
     for every in FAMILIES:
         theta, x = drawn(every)
         for wrong in (theta[:, 1:], np.tile(theta, (1, 2)), ops.convert_to_tensor(theta[:, 1:])):
-            with pytest.raises(ConfigError, match=f"theta needs {every.parameters} numbers. Received: shape"):
+            with pytest.raises(ConfigError, match=f"theta needs {every.parameters} numbers an image. Received: shape"):
                 every.map(wrong, x)
         with pytest.raises(ConfigError, match="that are not finite"):
             every.map(np.full_like(theta, np.nan), x)
@@ -143,8 +143,11 @@ def test_bad_input():
         make_family("spiral", 2)
     with pytest.raises(ConfigError, match="0 parameters; give more boxes"):
         make_family("cpab", 3, 1)
-    with pytest.raises(ConfigError, match="needs one number, or 2 of a 2-D map"):
+    with pytest.raises(ConfigError, match="must be one whole number, or 2 of a 2-D map"):
         make_family("cpab", 2, (2, 3, 4))
+    with pytest.raises(ConfigError, match=r"boxes 2\.5: must be one whole number"):
+        make_family("cpab", 2, 2.5)
+    assert make_family("cpab", 2, np.int64(3)) == make_family("cpab", 2, 3)
     assert make_family("cpab", 2, (2, 3)) == Cpab((2, 3))
 
 

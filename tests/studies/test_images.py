@@ -97,7 +97,7 @@ def test_cifar_cut_short_or_incomplete_or_of_other_classes(tmp_path):
     with pytest.raises(ImageError, match=r"data_batch_3.bin: no such file"):
         read_labelled_images(tmp_path)
     cifar(tmp_path, "cifar10", images=11)
-    with pytest.raises(ImageError, match=r"data_batch_1.bin: .* which has classes 0 to 9; it has 10"):
+    with pytest.raises(ImageError, match=r"data_batch_1.bin: .* of classes 0 to 9, but has 10; get it anew"):
         read_labelled_images(tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypat
     rows = unrolling.run(tmp_path)
     assert rows == [(setting, (1, 2, 2, 10)) for setting in unrolling.SETTINGS]
     assert asked == [(setting, unrolling.SEEDS, unrolling.EPOCHS) for setting in unrolling.SETTINGS]
-    unrolling.weights(tmp_path, unrolling.SEEDS, unrolling.EPOCHS, Setting("own")).unlink()
+    unrolling.weights(tmp_path, Setting("own")).unlink()
     assert unrolling.run(tmp_path) == rows
     assert asked[len(rows) :] == [(Setting("own"), unrolling.SEEDS, unrolling.EPOCHS)]
 

@@ -100,7 +100,7 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
 def rows_of(**accuracies):
     """Six rows of each layer, three of each localisation, around an accuracy."""
     return [
-        {"distortion": "rts", "layer": layer.replace("_", "-"), "localisation": kind, "seed": seed,
+        {"data": "digits", "distortion": "rts", "layer": layer.replace("_", "-"), "localisation": kind, "seed": seed,
          "learning_rate": 1e-3, "accuracy": accuracy + 0.001 * seed, "near_singular": 0.0}
         for layer, accuracy in accuracies.items() for kind in LOCALISATIONS for seed in range(3)
     ]  # fmt: skip
@@ -113,6 +113,11 @@ def test_claims_are_judged_by_the_rows(tmp_path, monkeypatch):
     assert found["rts: affine is ahead of CPAB"] is True
     assert found["cpab: CPAB is ahead of affine"] is None
     assert found["rts: affine and CPAB together are best"] is None
+    plain = [row | {"distortion": "none"} for row in rows_of(none=0.8, affine=0.9)]
+    of_digits = "on digits that are not distorted the layers help a little"
+    for data, holds in (("digits", True), ("fashion_mnist", None)):
+        told = {c.claim: c.holds for c in transformers.claims([row | {"data": data} for row in plain], tmp_path)}
+        assert told[of_digits] is holds
     worse = {c.claim: c.holds for c in transformers.claims(rows_of(none=0.9, affine=0.8, cpab=0.85), tmp_path)}
     assert worse["rts: an affine layer helps"] is False
     assert worse["rts: affine is ahead of CPAB"] is False
@@ -148,7 +153,7 @@ def test_a_folder_is_of_one_study(tmp_path):
     with pytest.raises(OutputError, match="cannot be a study's folder"):
         open_folder(tmp_path / "out", "spiral", False)
     (tmp_path / "table.csv").write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match="holds files of the names that a study writes"):
+    with pytest.raises(OutputError, match="is neither empty nor of a study"):
         open_folder(tmp_path, "spiral", False)
     with pytest.raises(OutputError, match="cannot be a study's folder"):
         open_folder(tmp_path / "table.csv", "spiral", False)
@@ -158,13 +163,14 @@ def test_as_json_and_wrong_options(tmp_path, monkeypatch):
     def run(folder, _quick, **_):
         folder.mkdir()
         (folder / "claims.json").write_text('[{"claim": "a"}]', encoding="utf-8")
-        return [{"network": "own"}]
+        return [{"network": "own", "lost": float("nan")}]
 
     monkeypatch.setattr(unrolling, "run", run)
     done = CliRunner().invoke(study, ["spiral", "--json", "-o", str(tmp_path / "out")])
-    assert json.loads(done.stdout) == {"rows": [{"network": "own"}], "claims": [{"claim": "a"}]}
+    assert "NaN" not in done.stdout
+    assert json.loads(done.stdout) == {"rows": [{"network": "own", "lost": None}], "claims": [{"claim": "a"}]}
     for options in (["spiral", "--data", "x.npz"], ["spiral", "--stages", "4"], ["transformers", "--stages", "1"]):
         assert CliRunner().invoke(study, [*options, "-o", str(tmp_path / "none")]).exit_code == 2
     wrong = CliRunner().invoke(study, ["tracks", "--quick", "--stages", "4", "-o", str(tmp_path / "none")])
-    assert wrong.output == "ConfigError: stages 4: is for CIFAR's images of 32x32x3, these are (8, 8, 1)\n"
+    assert wrong.output == "ConfigError: stages 4: networks of images of (8, 8, 1) have 1; CIFAR's (32, 32, 3) 1 or 4\n"
     assert not (tmp_path / "none").exists()

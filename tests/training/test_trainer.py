@@ -46,6 +46,15 @@ def test_similarity_is_the_mean_over_scales():
 
 
 @pytest.mark.backends
+def test_penalties_of_a_constant_velocity():
+    config = TrainConfig(weights={"kinetic": 1.0, "diffusion": 1.0, "bending": 1.0})
+    velocity = ops.broadcast_to(ops.convert_to_tensor([3.0, 0.0, -4.0]), (1, 5, 5, 5, 3))
+    image = ops.ones((1, 5, 5, 5, 1))
+    outputs = {"velocity": velocity, "displacement": ops.zeros_like(velocity)}
+    parts = loss_parts({"moving": image, "fixed": image}, outputs, config)
+    assert [float(parts[name]) for name in ("kinetic", "diffusion", "bending")] == [25, 0, 0]
+
+
 def test_shares_of_a_scale_are_the_blocks_means():
     shares = np.random.default_rng(0).integers(0, 255, (1, 4, 6, 2)).astype(np.uint8)
     images, _ = at_scale({"moving_labels": ops.convert_to_tensor(shares)}, {}, 2)
