@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-
 LONGEST = "test_docs.py"
 
 
