@@ -58,5 +58,5 @@ def test_a_network_learns_to_undo_a_map(name, tmp_path):
 
 
 def test_theta_of_another_length():
-    with pytest.raises(ConfigError, match=r"theta needs 6 numbers. Received: 5"):
+    with pytest.raises(ConfigError, match=r"theta needs 6 numbers an image\. Received: shape \(1, 5\)"):
         SpatialTransformer("affine", 2)([ops.zeros((1, 5)), ops.zeros((1, 8, 8, 1))])
