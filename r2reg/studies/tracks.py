@@ -59,7 +59,12 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
     gammas, seeds, epochs = (QUICK_GAMMAS, QUICK_SEEDS, QUICK_EPOCHS) if quick else (GAMMAS, SEEDS, EPOCHS)
     if quick:
         layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), images.first(QUICK_IMAGES)
-    about: dict[str, str | int] = {"data": images.name, "images": images.fingerprint, "layout": str(layout), "epochs": epochs}
+    about: dict[str, str | int] = {
+        "data": images.name,
+        "images": images.fingerprint,
+        "layout": str(layout),
+        "epochs": epochs,
+    }
     open_folder(folder, "tracks", quick, **about)
     (folder / "trainings").mkdir(exist_ok=True)
     shared = (folder, images, layout, epochs)
