@@ -40,6 +40,7 @@ def measured(moving: Path, fixed: Path, config: RegisterConfig) -> dict[str, Any
     from keras import ops
 
     from r2reg.flow.families import make_family, voxel_shares
+    from r2reg.geometry.grid import Grid
     from r2reg.geometry.transforms import Displacement
     from r2reg.metrics.deformation import inverse_residual
     from r2reg.registration.deformation import terms
@@ -63,7 +64,7 @@ def measured(moving: Path, fixed: Path, config: RegisterConfig) -> dict[str, Any
         inside = ((index >= 0) & (index <= size - 1)).all(axis=-1)
         gaps.append(np.linalg.norm((back - x) * size, axis=-1)[inside])
     found |= summary("theta", np.concatenate(gaps))
-    plain = type(full)(full.shape, np.eye(full.ndim + 1))  # mm are voxels
+    plain = Grid(full.shape, np.eye(full.ndim + 1))  # mm are voxels
     phi = written(family, theta, full)[0].phi
     fields = [
         Displacement.from_voxels(plain, ops.convert_to_numpy(field)[0]) for field in (phi.displacement, phi.inverse)

@@ -36,11 +36,11 @@ def diffusion(field: Tensor) -> Tensor:
 
 
 def kinetic(velocity: Tensor) -> Tensor:
-    """Mean over voxels of |v|^2, the kinetic energy of a stationary velocity.
+    """Mean over voxels of |v|^2: of a stationary velocity twice its kinetic energy, where mass is 1 a voxel.
 
     Args:
         velocity: (N, *S, d), voxels per unit time.
-    Source: the energy of a flow's path, Beg et al. 2005, eq. 1, with the identity for its operator.
+    Source: the energy of a flow's path of Beg et al. 2005, with the identity for its operator.
     """
     return ops.mean(ops.sum(ops.square(velocity), axis=-1))
 

@@ -32,8 +32,8 @@ SMOOTHING = 1.0  # bins, sd, of the means in them
 # blurs them before they are learnt.
 ONE_CONTRAST = 0.98
 # Correlation, as for ONE_CONTRAST, from which opposed greys of a pair tell tissues apart that are alike in the other
-# contrast, so that its own greys drive the refinement, too. Six pairs of T1 with fixed T2 have -0.43 and more and gain
-# .014 of Dice by that in the mean; seven of T2 with fixed T1, FLAIR and CT have -0.86 and less, and lose .005 to .02.
+# contrast, so that its own greys drive the refinement, too. Six pairs of T2 onto fixed T1 have -0.43 and more and gain
+# .014 of Dice by that in the mean; seven of T1, FLAIR and CT onto T2 have -0.86 and less, and lose .005 to .02.
 OWN_GREYS_TELL = -0.65
 # Correlation of moving's greys with what they become in fixed's contrast, learnt along the affine, from which a
 # network's own map is believed about contrasts. From a T2-T1 and a T1-FLAIR pair as they are `brain` goes onto wrong

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from r2reg.registration.network import Estimator
 
 
-SEARCHED = ("rigid", "affine")  # ways to find the pose that look for it everywhere
 log = logging.getLogger("r2reg")
+SEARCHED = ("rigid", "affine")  # ways to find the pose that look for it everywhere
 AT_ONCE = 2  # the affine search and a rehearsal, or two
 
 

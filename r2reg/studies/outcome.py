@@ -75,7 +75,8 @@ def open_folder(folder: Path, study: str, quick: bool, **about: str | int) -> No
     if held not in (None, asked):
         told = ", ".join(f"{name} {value}" for name, value in held.items()) if isinstance(held, dict) else "another"
         raise OutputError(f"{folder}: is of another study ({told}); give this one another folder (-o)")
-    write_text(path, json.dumps(asked) + "\n")
+    if held is None:
+        write_text(path, json.dumps(asked) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

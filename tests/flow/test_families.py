@@ -95,10 +95,18 @@ WITH_REFERENCE = [family for family in FAMILIES if type(family) is not Cpab]  # 
 @pytest.mark.backends
 @pytest.mark.parametrize("family", WITH_REFERENCE, ids=str)
 def test_against_numpy_and_scipy(family):
-    theta, x = drawn(family, 0.1)
+    theta, x = drawn(family, 0.3 if isinstance(family, Affine) else 0.1)
     found = ops.convert_to_numpy(family.map(theta, x))
     expected = [reference(family, *(a.astype(np.float64) for a in item)) for item in zip(theta, x, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_affine_cpab_is_one_after_the_other():
+    family = AffineCpab((2, 2))
+    theta, x = drawn(family)
+    linear, rest = family.split(theta)
+    outer = AffineDiff(2).map(linear, Cpab((2, 2)).map(rest, x))
+    np.testing.assert_allclose(*map(ops.convert_to_numpy, (family.map(theta, x), outer)), atol=1e-6)
 
 
 @pytest.mark.backends
