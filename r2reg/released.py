@@ -41,12 +41,15 @@ def names() -> list[str]:
 
 
 def find_model(text: str | Path) -> Path:
-    """A model's folder: one that exists, else a model that ships, by its name; the latter's files are checked.
+    """A model's folder: one that exists, else a model that ships, by its name; a shipped one's files are checked.
 
     Raises:
         ModelError: neither; or a file that is not the one that shipped.
     """
     if (Path(text) / CONFIG_FILE).is_file():
+        folder = Path(text).resolve()
+        if (folder.parent / CHECKSUMS).is_file():  # as in a clone
+            verify(folder.name, folder.parent)
         return Path(text)
     known = names()
     if str(text) not in known:
@@ -67,13 +70,15 @@ def shipped(name: str) -> Path:
     return shipped_folder() / name
 
 
-def verify(name: str) -> None:
+def verify(name: str, root: Path | None = None) -> None:
     """Compare a model's files with the checksums.
 
+    Args:
+        root: the folder of all models; by default where those lie that came with this installation.
     Raises:
         ModelError: a file is missing, altered or unknown.
     """
-    root = shipped_folder()
+    root = root or shipped_folder()
     lines = (root / CHECKSUMS).read_text(encoding="utf-8").splitlines() if (root / CHECKSUMS).is_file() else []
     expected = {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
     needed = [path for path in (root / name).rglob("*") if path.name in (CONFIG_FILE, WEIGHTS)]

@@ -4,17 +4,21 @@ import numpy as np
 
 
 def velocity(tessellation, theta):
-    """(P,) -> a function of (N, d) places."""
+    """(B, P) -> a function of places (B, N, d)."""
     t = tessellation
-    at = t.basis @ theta.reshape(-1, t.ndim)
+    at = np.einsum("vk,bkd->bvd", t.basis, theta.reshape(len(theta), -1, t.ndim))
+    affine = np.einsum("bckd,ckj->bcdj", at[:, t.cells], t.to_weights)  # (x, 1) -> v in each cell
+    most, simplices = np.array(t.boxes) - 1, np.arange(t.per_box)
+    strides = np.array([np.prod(t.boxes[axis + 1 :]) for axis in range(t.ndim)], int) * t.per_box
 
     def of(x):
-        box = np.clip(np.floor((x - t.low) / t.size), 0, np.array(t.boxes) - 1).astype(int)
-        first = np.ravel_multi_index(box.T, t.boxes) * t.per_box
-        one = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-        weights = np.stack([np.einsum("nij,nj->ni", t.to_weights[first + k], one) for k in range(t.per_box)], axis=1)
-        best = weights.min(-1).argmax(1)
-        return np.einsum("nk,nkd->nd", weights[np.arange(len(x)), best], at[t.cells[first + best]])
+        item = np.repeat(np.arange(len(x)), x.shape[1])
+        one = np.ones((item.size, t.ndim + 1))
+        one[:, :-1] = x.reshape(-1, t.ndim)
+        box = np.minimum(np.maximum(((one[:, :-1] - t.low) / t.size).astype(int), 0), most)
+        cells = (box @ strides)[:, None] + simplices
+        best = np.einsum("nkij,nj->nki", t.to_weights[cells], one).min(2).argmax(1)
+        return np.einsum("ndj,nj->nd", affine[item, cells[np.arange(item.size), best]], one).reshape(x.shape)
 
     return of
 

@@ -18,7 +18,12 @@ from r2reg.phantom import labels_on, landmarks, painted, random_deformation
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = ["README", "quick_start", "train", "synthesis", "study", "series", "pipelines", "benchmark"]
 # In place of the thousands of steps, on fine grids, that a page asks for: whether it learns is tested elsewhere.
-SMALLER = {r"--steps \d+": "--steps 2", r"--spacing 2\b": "--spacing 7", r"--spacing 4\b": "--spacing 10"}
+SMALLER = {
+    r"--steps \d+": "--steps 2",
+    r"--spacing 2\b": "--spacing 7",
+    r"--spacing 4\b": "--spacing 10",
+    "--shape 48x48x48": "--shape 16x16x16",
+}
 MADE = {  # page -> what its commands must have made
     "README": ["home/.bashrc", "home/.config/fish/completions/r2reg.fish"],
     "quick_start": ["result/report.html", "labels_on_fixed.nii.gz", "fixed_on_moving.nii.gz", "points_in_moving.csv"],

@@ -14,11 +14,14 @@ from click.testing import CliRunner
 
 from r2reg import released
 from r2reg.cli.models import models
+from r2reg.cli.register import register
 from r2reg.config import NetworkConfig
 from r2reg.errors import ModelError
 from r2reg.evaluation.methods import parse_method
+from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network
 from r2reg.networks.saving import load_model, save_model
+from r2reg.registration.network import network_grid
 from r2reg.released import CHECKSUMS, find_model, names, shipped_folder, verify
 
 
@@ -51,13 +54,39 @@ def test_found_by_name_or_by_folder(shipped, tmp_path_factory, monkeypatch):
         find_model(shipped)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.weights.h5"])
-def test_an_altered_file_stops(shipped, file):
-    content = bytearray((shipped / "tiny" / file).read_bytes())
+def alter(path):
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (shipped / "tiny" / file).write_bytes(content)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.weights.h5"])
+def test_an_altered_file_stops(shipped, file, monkeypatch):
+    alter(shipped / "tiny" / file)
     with pytest.raises(ModelError, match=rf"tiny/{file}: is not the file that shipped \(its SHA-256 differs\)"):
         find_model("tiny")
+    monkeypatch.setattr(released, "shipped_folder", lambda: Path("elsewhere"))  # a clone beside the installation
+    with pytest.raises(ModelError, match=rf"tiny/{file}: is not the file that shipped"):
+        find_model(shipped / "tiny")
+
+
+def test_a_registration_by_altered_weights_stops(shipped, tmp_path_factory, write_nifti, left_only_a_report):
+    folder = tmp_path_factory.mktemp("pair")
+    for name in ("moving", "fixed"):
+        write_nifti(folder / f"{name}.nii.gz", np.random.default_rng(0).random((12, 12, 12), dtype=np.float32))
+    alter(shipped / "tiny" / "model.weights.h5")
+    files = [str(folder / name) for name in ("moving.nii.gz", "fixed.nii.gz")]
+    done = CliRunner().invoke(register, [*files, "-o", str(folder / "out"), "--model", "tiny", "--init", "none"])
+    assert done.exit_code == 1
+    assert "is not the file that shipped (its SHA-256 differs)" in done.stderr
+    left_only_a_report(folder / "out")
+
+
+@pytest.mark.parametrize(("name", "ndim"), [("brain", 2), ("anatomy-2d", 3)])
+def test_images_of_another_dimension_are_told(name, ndim):
+    message = rf"{name}: the model is for {5 - ndim}-D images, these are {ndim}-D; use another \(`r2reg models list`\)"
+    with pytest.raises(ModelError, match=message):
+        network_grid(load_model(find_model(name)), Grid((8,) * ndim, np.eye(ndim + 1)))
 
 
 def test_a_missing_and_an_unlisted_file_stop(shipped):

@@ -43,7 +43,7 @@ def network_grid(model: SavedModel, fixed: Grid) -> Grid:
     if model.network.ndim != fixed.ndim:
         raise ModelError(
             f"{model.folder}: the model is for {model.network.ndim}-D images, these are {fixed.ndim}-D; "
-            "use another model or --model none"
+            "use another (`r2reg models list`) or --model none"
         )
     return fixed.canonical().with_spacing(model.network.spacing)
 

@@ -31,7 +31,7 @@ from r2reg.studies.outcome import Claim, open_folder, told_apart, write_figure, 
 from r2reg.studies.workers import in_processes
 
 log = logging.getLogger(__name__)
-SEEDS, EPOCHS, COPIES = 3, 8, 4
+SEEDS, EPOCHS, COPIES = 3, 6, 4
 QUICK = (Setting("rts", "affine", "cnn"), Setting("rts", "tps", "fcn"))  # CPAB takes long to compile
 QUICK_IMAGES = 100
 RATES, SENSITIVE = (1e-4, 1e-2), ("affine", "affine-diff", "tps", "cpab")

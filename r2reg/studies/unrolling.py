@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,16 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
     (folder / "weights").mkdir(exist_ok=True)
     missing = [setting for setting in settings if not weights(folder, setting).is_file()]
     log.info("%d of %d networks to train", len(missing), len(settings))
-    shared, asked = (folder, seeds, epochs), [(setting,) for setting in missing]
-    if quick:
-        for given in asked:
-            trained(*shared, *given)
-    elif asked:
-        in_processes(trained, shared, asked)
+
+    def every(task: Callable[..., Any], shared: tuple[Any, ...], chosen: Sequence[Setting]) -> list[Any]:
+        asked = [(setting,) for setting in chosen]
+        return [task(*shared, *given) for given in asked] if quick else in_processes(task, shared, asked)
+
+    if missing:
+        every(trained, (folder, seeds, epochs), missing)
+    found = every(looked_at, (folder,), settings)
+    rows, steps = ([row for pair in found for row in pair[k]] for k in (0, 1))
     flows = {setting: Flow.load(weights(folder, setting)) for setting in settings}
-    rows = [row for setting, flow in flows.items() for row in describe(setting, flow)]
-    steps = [row for setting, flow in flows.items() for row in against_converged(setting, flow)]
     write_table(folder / "steps.csv", steps)
     write_outcome(folder, rows, tables(rows, steps), claims(rows))
     draw_maps(flows, folder / "figures" / "jacobian.png")
@@ -76,6 +77,12 @@ def weights(folder: Path, setting: Setting) -> Path:
 def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> None:
     """Train the flow of a setting, and keep it."""
     train_flow(setting, seeds, epochs).save(weights(folder, setting))
+
+
+def looked_at(folder: Path, setting: Setting) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What `describe` and `against_converged` say of the flow of a setting."""
+    flow = Flow.load(weights(folder, setting))
+    return describe(setting, flow), against_converged(setting, flow)
 
 
 def describe(setting: Setting, flow: Flow) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ def reference(family, theta, x):
     ndim = family.ndim
     if isinstance(family, AffineCpab):
         linear, rest = np.split(theta, [ndim * (ndim + 1)])
-        return reference(AffineDiff(ndim), linear, runge_kutta(velocity(family.tessellation, rest), x, 1000))
+        bent = runge_kutta(velocity(family.tessellation, rest[None]), x[None], 1000)[0]
+        return reference(AffineDiff(ndim), linear, bent)
     if isinstance(family, ThinPlate):
         kernel = {2: "thin_plate_spline", 3: "linear"}[ndim]
         return x + RBFInterpolator(family.controls, theta.reshape(-1, ndim), kernel=kernel, degree=1)(x)

@@ -105,8 +105,7 @@ def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypat
     asked = []
 
     def one_after_the_other(task, shared, arguments):
-        for given in arguments:
-            task(*shared, *given)
+        return [task(*shared, *given) for given in arguments]
 
     monkeypatch.setattr(unrolling, "in_processes", one_after_the_other)
     rows = unrolling.run(tmp_path)
