@@ -1,25 +1,25 @@
-"""Train the shipped models `brain` and `anatomy` as they were trained, from a folder of label maps.
+"""Train models as the shipped `brain` and `anatomy` were trained, from a folder of label maps.
 
-    python benchmarks/shipped_pyramids.py LABELS -o DIR [--steps N]
+    python benchmarks/shipped_pyramids.py LABELS -o DIR [--steps N] [--only NAME]
 
-LABELS holds subject_01.nii.gz to subject_16.nii.gz, FreeSurfer's ids. Some four hours on a core; stopped and started
-again it goes on. --steps: at most so many of each training, validated after each, to look at the first losses: they
-stand in each run's history.csv. Where the rate falls, it falls over so many steps then.
+LABELS holds subject_01.nii.gz to subject_16.nii.gz, FreeSurfer's ids. Some four hours, most of them on one core;
+stopped and started again it goes on. It repeats the recipe: the shipped ones began from weights of an earlier version.
+--steps: of each training at most so many, validated after each, for a look at its first losses, in its history.csv.
+Give that a folder of its own: a rate that falls does so over these few steps then.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 
-from r2reg.evaluation.processes import R2REG
+from r2reg.evaluation.processes import R2REG, last_line, run, stop_children_when_stopped
 from r2reg.io.tables import write_table
-from r2reg.released import WEIGHTS
+from r2reg.released import CONFIG_FILE, WEIGHTS
 
 NETWORK = "--similarity dice --network pyramid-nsvf-r2net --decoder 32,32,32,16,16,16,3 --spacing 2 --workers 1"
 BRAINS = f"{NETWORK} --synthesis labels --skull strip --augment affine,warp,flip,bias,intensity --shape 80x96x112"
@@ -30,43 +30,58 @@ STEADY = f"{LATER} --threads 1 --weights diffusion=0.05 --validation-pairs 4"
 
 @dataclass(frozen=True)
 class Training:
-    """A run, which begins with the weights of another; `people`: the table of label maps, None for shapes.
+    """A run, which begins with the weights of another; `people`: the table of label maps, none for shapes.
 
-    Afterwards `kept` of the weights that it began with and the rest of its own are averaged, into the run `mean`.
+    Afterwards the weights that it began with and its own are averaged, into the run `mean`.
     """
 
     name: str
-    people: str | None
     options: str
     steps: int
     every: int = 0
+    people: str = ""
     begins: str = ""
     mean: str = ""
-    kept: float = 0.3
 
 
 TRAININGS = (
-    Training("first", "maps", f"{BRAINS} --threads 1 --contrast t1 --learning-rate 1e-3 --seed 0", 1000),
-    Training("second", "maps", f"{BRAINS} {LATER} --threads 2 --contrast t1 --seed 3", 1500, begins="first"),
-    Training("third", "twelve", f"{BRAINS} {STEADY} --contrast t1 --seed 7", 2000, 250, "second", "third-mean"),
+    Training(
+        "first", f"{BRAINS} --threads 1 --contrast t1 --learning-rate 1e-3 --seed 0", steps=1000, people="maps.csv"
+    ),
+    Training(
+        "second",
+        f"{BRAINS} {LATER} --threads 2 --contrast t1 --seed 3",
+        steps=1500,
+        people="maps.csv",
+        begins="first",
+    ),
+    Training(
+        "third",
+        f"{BRAINS} {STEADY} --contrast t1 --seed 7",
+        steps=2000,
+        every=250,
+        people="twelve.csv",
+        begins="second",
+        mean="third-mean",
+    ),
     Training(
         "fourth",
-        "twelve",
         f"{BRAINS} {STEADY} --contrast mixed --one-contrast --seed 11",
-        1300,
-        260,
-        "third-mean",
-        "brain",
+        steps=1300,
+        every=260,
+        people="twelve.csv",
+        begins="third-mean",
+        mean="brain",
     ),
     Training(
         "anatomy",
-        None,
         f"{SHAPES} {LATER} --threads 1 --one-contrast --weights diffusion=0.3 --validation-pairs 6 --seed 5",
-        1600,
-        200,
-        "second",
+        steps=1600,
+        every=200,
+        begins="second",
     ),
 )
+KEPT = 0.3  # of the weights that a run began with, in the mean
 
 
 def write_people(labels: Path, folder: Path) -> None:
@@ -84,15 +99,17 @@ def write_people(labels: Path, folder: Path) -> None:
     write_table(folder / "twelve.csv", rows[:12])
 
 
-def average(share: float, one: Path, other: Path, out: Path) -> None:
-    """A run whose weights are `share` of one run's and the rest of another's, of which it is a copy."""
+def average(one: Path, other: Path, out: Path) -> None:
+    """A model whose weights are KEPT of one run's and the rest of another's."""
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(other, out)
+    out.mkdir()
+    for name in (CONFIG_FILE, WEIGHTS):
+        shutil.copy(other / name, out)
     with h5py.File(one / WEIGHTS) as first, h5py.File(out / WEIGHTS, "r+") as mean:
 
         def mix(name: str, data: h5py.Dataset | h5py.Group) -> None:
             if isinstance(data, h5py.Dataset):
-                data[...] = share * first[name][...] + (1 - share) * data[...]
+                data[...] = KEPT * first[name][...] + (1 - KEPT) * data[...]
 
         mean.visititems(mix)
 
@@ -104,28 +121,25 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="of each training, at most")
     parser.add_argument(
-        "--only", choices=[one.name for one in TRAININGS], help="this one; what it begins with is there"
+        "--only", choices=[one.name for one in TRAININGS], help="the run that it begins with must be there"
     )
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_people(options.labels, options.output)
+    folder = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    write_people(options.labels, folder)
+    stop_children_when_stopped()
     for one in TRAININGS:
         if options.only not in (None, one.name):
             continue
-        command = [
-            *R2REG,
-            "train",
-            *([f"{one.people}.csv"] if one.people else []),
-            "-o",
-            one.name,
-            *one.options.split(),
-        ]
-        command += ["--steps", str(min(one.steps, options.steps or one.steps)), "--resume"]
-        command += ["--validate-every", "1" if options.steps else str(one.every)]
-        command += ["--initial-weights", one.begins] if one.begins else []
-        subprocess.run(command, cwd=options.output, check=True)
+        table = [str(folder / one.people)] if one.people else []
+        begins = ["--initial-weights", str(folder / one.begins)] if one.begins else []
+        steps, every = (min(one.steps, options.steps), 1) if options.steps else (one.steps, one.every)
+        own = [*one.options.split(), *begins, "--steps", str(steps), "--validate-every", str(every)]
+        log = folder / f"{one.name}.log"
+        if run([*R2REG, "train", *table, "-o", str(folder / one.name), *own, "--resume"], log).status:
+            raise SystemExit(f"{one.name}: {last_line(log)}")
         if one.mean:
-            average(one.kept, options.output / one.begins, options.output / one.name, options.output / one.mean)
+            average(folder / one.begins, folder / one.name, folder / one.mean)
 
 
 if __name__ == "__main__":

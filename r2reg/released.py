@@ -48,7 +48,7 @@ def find_model(text: str | Path) -> Path:
     """
     if (Path(text) / CONFIG_FILE).is_file():
         folder = Path(text).resolve()
-        if (folder.parent / CHECKSUMS).is_file():  # as in a clone
+        if any(file.startswith(f"{folder.name}/") for file in _expected(folder.parent)):  # as in a clone
             verify(folder.name, folder.parent)
         return Path(text)
     known = names()
@@ -79,8 +79,7 @@ def verify(name: str, root: Path | None = None) -> None:
         ModelError: a file is missing, altered or unknown.
     """
     root = root or shipped_folder()
-    lines = (root / CHECKSUMS).read_text(encoding="utf-8").splitlines() if (root / CHECKSUMS).is_file() else []
-    expected = {file: digest for digest, file in (line.split("  ", 1) for line in lines)}
+    expected = _expected(root)
     needed = [path for path in (root / name).rglob("*") if path.name in (CONFIG_FILE, WEIGHTS)]
     here = {path.relative_to(root).as_posix() for path in needed}
     for file in sorted(here | {path for path in expected if path.startswith(f"{name}/")}):
@@ -88,6 +87,15 @@ def verify(name: str, root: Path | None = None) -> None:
             raise ModelError(f"{root / file}: is missing; install r2reg again")
         if expected.get(file) != sha256(root / file):
             raise ModelError(f"{root / file}: is not the file that shipped (its SHA-256 differs); install r2reg again")
+
+
+def _expected(root: Path) -> dict[str, str]:
+    """The digests of files that a folder's checksums name."""
+    if not (root / CHECKSUMS).is_file():
+        return {}
+    lines = (root / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = (line.split(maxsplit=1) for line in lines)
+    return {pair[1].removeprefix("*"): pair[0] for pair in pairs if len(pair) == 2}
 
 
 def describe(name: str) -> Release:

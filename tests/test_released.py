@@ -65,9 +65,18 @@ def test_an_altered_file_stops(shipped, file, monkeypatch):
     alter(shipped / "tiny" / file)
     with pytest.raises(ModelError, match=rf"tiny/{file}: is not the file that shipped \(its SHA-256 differs\)"):
         find_model("tiny")
-    monkeypatch.setattr(released, "shipped_folder", lambda: Path("elsewhere"))  # a clone beside the installation
+    monkeypatch.setattr(released, "shipped_folder", lambda: Path("elsewhere"))
     with pytest.raises(ModelError, match=rf"tiny/{file}: is not the file that shipped"):
         find_model(shipped / "tiny")
+
+
+def test_a_folder_is_checked_where_checksums_name_it(shipped, monkeypatch):
+    """A model of a clone beside the installation is; what somebody trained beside checksums of other files is not."""
+    monkeypatch.setattr(released, "shipped_folder", lambda: Path("elsewhere"))
+    assert find_model(shipped / "tiny") == shipped / "tiny"
+    (shipped / "tiny").rename(shipped / "mine")
+    (shipped / CHECKSUMS).write_text("# of other files\n\n0123 *data.csv\n", encoding="utf-8")
+    assert find_model(shipped / "mine") == shipped / "mine"
 
 
 def test_a_registration_by_altered_weights_stops(shipped, tmp_path_factory, write_nifti, left_only_a_report):

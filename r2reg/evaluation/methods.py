@@ -157,7 +157,7 @@ class R2Reg:
 
 LEAN = ("--formats", "itk", "--no-report")  # what is judged, and nothing else
 KNOWN = (
-    f"identity, affine, {', '.join(PEERS)}, r2reg, a model's name or folder, each of the last two with "
+    f"identity, affine, {', '.join(PEERS)}, r2reg, auto, a model's name or folder, each of the last three with "
     f"+{', +'.join(LEVELS)}, and NAME=OPTIONS of `r2reg register`"
 )
 
@@ -165,8 +165,9 @@ KNOWN = (
 def parse_method(text: str) -> Method:
     """A method from its name on the command line.
 
-    identity; affine, which is r2reg's own; the names of PEERS; r2reg, refinement alone; a model's name or folder; the
-    last two with +LEVEL of refinement, such as r2reg+fast or runs/brain+none; and NAME=OPTIONS, "ngf=--similarity ngf".
+    identity; affine, which is r2reg's own; the names of PEERS; r2reg, refinement alone; auto, what `register` does by
+    itself; a model's name or folder; the last three with +LEVEL of refinement, such as r2reg+fast or runs/brain+none;
+    and NAME=OPTIONS, "ngf=--similarity ngf".
 
     Raises:
         ConfigError: none of these.

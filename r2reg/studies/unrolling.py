@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,11 @@ def run(folder: Path, quick: bool = False) -> list[dict[str, Any]]:
         seeds, epochs, settings = QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS
     open_folder(folder, "spiral", quick, seeds=seeds, epochs=epochs)
     (folder / "weights").mkdir(exist_ok=True)
-    missing = [setting for setting in settings if not weights(folder, setting).is_file()]
-    log.info("%d of %d networks to train", len(missing), len(settings))
-
-    def every(task: Callable[..., Any], shared: tuple[Any, ...], chosen: Sequence[Setting]) -> list[Any]:
-        asked = [(setting,) for setting in chosen]
-        return [task(*shared, *given) for given in asked] if quick else in_processes(task, shared, asked)
-
-    if missing:
-        every(trained, (folder, seeds, epochs), missing)
-    found = every(looked_at, (folder,), settings)
-    rows, steps = ([row for pair in found for row in pair[k]] for k in (0, 1))
+    log.info("%d of %d networks to train", sum(not weights(folder, s).is_file() for s in settings), len(settings))
+    shared, asked = (folder, seeds, epochs), [(setting,) for setting in settings]
+    found = [looked_at(*shared, *given) for given in asked] if quick else in_processes(looked_at, shared, asked)
+    rows = [row for of_seeds, _ in found for row in of_seeds]
+    steps = [row for _, of_steps in found for row in of_steps]
     flows = {setting: Flow.load(weights(folder, setting)) for setting in settings}
     write_table(folder / "steps.csv", steps)
     write_outcome(folder, rows, tables(rows, steps), claims(rows))
@@ -74,14 +68,14 @@ def weights(folder: Path, setting: Setting) -> Path:
     return folder / "weights" / f"{setting.network}_{setting.scheme}_{setting.basis}.npz"
 
 
-def trained(folder: Path, seeds: int, epochs: int, setting: Setting) -> None:
-    """Train the flow of a setting, and keep it."""
-    train_flow(setting, seeds, epochs).save(weights(folder, setting))
-
-
-def looked_at(folder: Path, setting: Setting) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What `describe` and `against_converged` say of the flow of a setting."""
-    flow = Flow.load(weights(folder, setting))
+def looked_at(
+    folder: Path, seeds: int, epochs: int, setting: Setting
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What `describe` and `against_converged` say of the flow of a setting, from the folder or trained now and kept."""
+    path = weights(folder, setting)
+    if not path.is_file():
+        train_flow(setting, seeds, epochs).save(path)
+    flow = Flow.load(path)
     return describe(setting, flow), against_converged(setting, flow)
 
 

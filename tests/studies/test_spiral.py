@@ -96,10 +96,11 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
 
 def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypatch):
     untrained = Flow(np.zeros((1, 2, 2, 10)), np.zeros((1, 2, 10, 2)), np.zeros((2, 2, 1)), np.zeros((2, 1, 1)))
-    for name in ("against_converged", "tables", "claims", "draw_maps", "draw_boundaries", "draw_way"):
+    for name in ("tables", "claims", "draw_maps", "draw_boundaries", "draw_way", "write_outcome"):
         monkeypatch.setattr(unrolling, name, lambda *_: [])
-    for name in ("write_table", "write_outcome"):
-        monkeypatch.setattr(unrolling, name, lambda *_: None)
+    written = []
+    monkeypatch.setattr(unrolling, "write_table", lambda _, steps: written.append(steps))
+    monkeypatch.setattr(unrolling, "against_converged", lambda setting, _: [(setting, 1), (setting, 2)])
     monkeypatch.setattr(unrolling, "describe", lambda setting, flow: [(setting, flow.inner.shape)])
     monkeypatch.setattr(unrolling, "train_flow", lambda *given: asked.append(given) or untrained)
     asked = []
@@ -110,6 +111,7 @@ def test_the_whole_study_trains_in_processes_what_is_missing(tmp_path, monkeypat
     monkeypatch.setattr(unrolling, "in_processes", one_after_the_other)
     rows = unrolling.run(tmp_path)
     assert rows == [(setting, (1, 2, 2, 10)) for setting in unrolling.SETTINGS]
+    assert written == [[(setting, k) for setting in unrolling.SETTINGS for k in (1, 2)]]
     assert asked == [(setting, unrolling.SEEDS, unrolling.EPOCHS) for setting in unrolling.SETTINGS]
     unrolling.weights(tmp_path, Setting("own")).unlink()
     assert unrolling.run(tmp_path) == rows
