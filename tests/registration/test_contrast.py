@@ -17,7 +17,7 @@ from r2reg.flow.inverse import invert
 from r2reg.geometry.grid import Grid
 from r2reg.geometry.transforms import Affine
 from r2reg.io.images import Volume
-from r2reg.registration import deformation, network, refinement
+from r2reg.registration import contrast, deformation, network, refinement
 from r2reg.registration.aligned import Aligned
 from r2reg.registration.clock import Clock
 from r2reg.registration.contrast import contrasts_correlation, in_contrasts, match_contrast
@@ -139,6 +139,16 @@ def test_when_a_network_is_asked_in_two_contrasts(monkeypatch, one, before, time
     shifting = Shifting(0.0, 0.0)
     answer(shifting, images_of(scan(T1, seed=1), scan(T1, seed=2)))
     assert len(shifting.shown) == times
+
+
+@pytest.mark.parametrize(
+    ("along", "before", "one"), [(0.985, 0.9, True), (0.975, 0.992, True), (0.979, 0.979, False), (0.96, 0.999, False)]
+)
+def test_which_pairs_are_of_one_contrast(monkeypatch, along, before, one):
+    monkeypatch.setattr(contrast, "_greys", lambda *_: (None, None, None))
+    monkeypatch.setattr(contrast, "_fixed_correlation", lambda *_: along)
+    monkeypatch.setattr(contrast, "correlation_before", lambda *_: before)
+    assert contrast.of_one_contrast(None, None) == one
 
 
 @pytest.mark.backends
