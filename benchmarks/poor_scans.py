@@ -59,8 +59,10 @@ def main() -> None:
     from r2reg.evaluation.scoring import AFFINE, FREESURFER_STRUCTURES, WARP, evaluate
 
     rng = np.random.default_rng(0)
+    scans = f"thick {options.thick}" if options.thick > 1 else f"noise {options.noise:g}"
     for row in read_rows(options.pairs_table)[: options.pairs]:
         files = {name: str(options.pairs_table.parent / file) for name, file in row.items() if name != "id"}
+        labels = {name: file for name, file in files.items() if name.endswith("labels")}
         with tempfile.TemporaryDirectory() as work:
             poor = {name: Path(work) / f"{name}.nii.gz" for name in ("moving", "fixed")}
             for name, path in poor.items():
@@ -71,11 +73,9 @@ def main() -> None:
                 seconds = time.perf_counter() - began
                 found.save(out, report=False)
                 transforms = [str(out / name) for name in (WARP, AFFINE) if (out / name).exists()]
-                own = {name: file for name, file in files.items() if name.endswith("labels")}
-                scores = evaluate(own, transforms, FREESURFER_STRUCTURES)
+                scores = evaluate(labels, transforms, FREESURFER_STRUCTURES)
                 said = {**found.metrics["similarity"]["after"], **found.metrics["deformation"]}
                 line = {name: said.get(name, "") for name in COLUMNS} | {"seconds": f"{seconds:.1f}"}
-                scans = f"thick {options.thick}" if options.thick > 1 else f"noise {options.noise:g}"
                 line |= {"scans": scans, "id": row["id"], "method": method, "dice": scores["dice"]["mean"]}
                 append_row(options.output, COLUMNS, line)
                 print(scans, row["id"], method, f"{line['dice']:.3f}", line["seconds"], flush=True)

@@ -9,14 +9,13 @@ def velocity(tessellation, theta):
     at = np.einsum("vk,bkd->bvd", t.basis, theta.reshape(len(theta), -1, t.ndim))
     affine = np.einsum("bckd,ckj->bcdj", at[:, t.cells], t.to_weights)  # (x, 1) -> v in each cell
     most, simplices = np.array(t.boxes) - 1, np.arange(t.per_box)
-    strides = np.array([np.prod(t.boxes[axis + 1 :]) for axis in range(t.ndim)], int) * t.per_box
 
     def of(x):
         item = np.repeat(np.arange(len(x)), x.shape[1])
         one = np.ones((item.size, t.ndim + 1))
         one[:, :-1] = x.reshape(-1, t.ndim)
         box = np.minimum(np.maximum(((one[:, :-1] - t.low) / t.size).astype(int), 0), most)
-        cells = (box @ strides)[:, None] + simplices
+        cells = np.ravel_multi_index(tuple(box.T), t.boxes)[:, None] * t.per_box + simplices
         best = np.einsum("nkij,nj->nki", t.to_weights[cells], one).min(2).argmax(1)
         return np.einsum("ndj,nj->nd", affine[item, cells[np.arange(item.size), best]], one).reshape(x.shape)
 
