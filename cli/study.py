@@ -26,12 +26,23 @@ STUDIES = {"spiral": "unrolling", "transformers": "transformers", "tracks": "tra
 @click.option(
     "--stages",
     type=click.Choice(["1", "4"]),
+    callback=lambda _context, _option, value: value and int(value),
     help="Of tracks on CIFAR's images: stages of the convolutional networks, the paper's K; 4 asks for many hours of "
     "a processor.  [default: 1]",
 )
+@click.option(
+    "--gamma",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    help="Of tracks, repeatable: weight decay to train with.  [default: 0, 1e-5 ... 1]",
+)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Of tracks: trainings of each network and gamma.  [default: 3]"
+)
+@click.option("--epochs", type=click.IntRange(min=1), help="Of tracks.  [default: 15]")
 @json_option
 @command_options
-def study(name: str, output: Path, quick: bool, data: Path | None, stages: str | None, as_json: bool) -> None:
+def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool, **of_tracks: Any) -> None:
     """Repeat a study of a paper and say which of its claims hold.
 
     spiral: residual networks as flows that unroll a spiral (Rousseau & Fablet 2018). transformers: layers that move
@@ -45,15 +56,15 @@ def study(name: str, output: Path, quick: bool, data: Path | None, stages: str |
 
     from r2reg.startup import start_backend
 
-    given: dict[str, Any] = {}
+    given = {option: value for option, value in of_tracks.items() if value not in (None, ())}
+    if name != "tracks" and given:
+        raise click.UsageError(f"--{next(iter(given))}: is of tracks; leave it out")
+    if quick and given.keys() - {"stages"}:
+        raise click.UsageError("--gamma, --seeds, --epochs: --quick has its own; leave out either")
     if data is not None:
         if name == "spiral":
             raise click.UsageError("--data: the spiral study draws its own points; leave it out")
         given["data"] = data
-    if stages is not None:
-        if name != "tracks":
-            raise click.UsageError("--stages: is of tracks; leave it out")
-        given["stages"] = int(stages)
     start_backend("cpu", 0, False, 0)
     rows = importlib.import_module(f"r2reg.studies.{STUDIES[name]}").run(output, quick, **given)
     if as_json:

@@ -116,7 +116,7 @@ def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = N
     Args:
         grid: fixed's.
     Returns:
-        The network, a step on noise per level, then the fields; none where nothing is compiled.
+        The network and its map, a step on noise per level, then the fields; none where nothing is compiled.
     """
     if config.transform != "flow":
         return []
@@ -125,7 +125,7 @@ def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = N
 
     if not backend.compiles():
         return []
-    first = [] if network is None else [network.rehearse]
+    first = [] if network is None else [network.rehearse, network.rehearse_map]
     full = grid.canonical()
     levels = levels_from(config.refine, full, network.config if network else None)
     if not levels:

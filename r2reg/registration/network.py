@@ -13,7 +13,7 @@ from keras import ops
 from r2reg.errors import ModelError
 from r2reg.flow import backend
 from r2reg.flow.certificate import Certificate
-from r2reg.flow.diffeomorphism import LARGEST_BOUND, Diffeomorphism
+from r2reg.flow.diffeomorphism import LARGEST_BOUND, Diffeomorphism, identity
 from r2reg.flow.integrate import STEP_LIMIT, backward_flow, flow, safe_substeps
 from r2reg.flow.inverse import invert
 from r2reg.flow.jacobian import lipschitz_bound
@@ -72,6 +72,15 @@ class Estimator:
         if self._flows:
             integrate_safely([0 * velocity for velocity in outputs], self.config.scheme, self.config.substeps)
 
+    def rehearse_map(self) -> None:
+        """And what becomes of a flow: smoothed if it folds, carried onto the images' grid, where it moves an image."""
+        if self.config.two_phase or not self._flows:
+            return
+        velocity = self._network.outputs[0].shape[1:]
+        gaussian(ops.zeros((1, *velocity)), sigma=SMOOTHING_SIGMAS[1])
+        still = self._on_grid(identity(velocity[:-1])).on(self.grid)
+        warp(ops.zeros((1, *self.grid.shape, 1)), still.phi.displacement)
+
     def __call__(self, *views: LevelImages) -> MapOnGrid:
         """The map with its inverse, on the images' grid; a flow of half size on that of its velocities.
 
@@ -93,8 +102,11 @@ class Estimator:
             displacement = found[0]
             return MapOnGrid(Diffeomorphism(displacement, invert(displacement)[0], Certificate(1, math.nan)), grid)
         velocities = [found[0]] * len(found) if config.stationary else found
-        phi = integrate_safely(velocities, config.scheme, config.substeps)
-        return MapOnGrid(phi, grid if config.velocity_size == "full" else half_size(grid, phi.shape))
+        return self._on_grid(integrate_safely(velocities, config.scheme, config.substeps))
+
+    def _on_grid(self, phi: Diffeomorphism) -> MapOnGrid:
+        """A flow with the grid of its velocities."""
+        return MapOnGrid(phi, self.grid if self.config.velocity_size == "full" else half_size(self.grid, phi.shape))
 
     def _answer(self, images: LevelImages) -> list[Tensor]:
         """The velocities in turn; of networks without `flow`, theta or the displacement."""

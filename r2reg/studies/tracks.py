@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,22 @@ KEYS = ("data", "network", "gamma", "seed")
 SCORES = ("train_accuracy", "test_accuracy", "lsr", "lss", "ots")
 
 
-def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int = 1) -> list[dict[str, Any]]:
+def run(
+    folder: Path,
+    quick: bool = False,
+    data: Path | None = None,
+    stages: int = 1,
+    gamma: Sequence[float] = GAMMAS,
+    seeds: int = SEEDS,
+    epochs: int = EPOCHS,
+) -> list[dict[str, Any]]:
     """Fill a folder (see `outcome`); what it holds of an earlier run is not trained again.
 
     Args:
+        quick: few gammas and images, one seed and epoch, whatever else is given.
         data: see `read_labelled_images`; CIFAR's 32x32x3 get convolutional networks.
         stages: of those, the paper's K: 1 or 4.
+        gamma: weights of the decay, with each of which both networks are trained, so many times (seeds).
     Returns:
         A row per network, gamma and seed.
     Raises:
@@ -56,8 +66,9 @@ def run(folder: Path, quick: bool = False, data: Path | None = None, stages: int
     """
     images = read_labelled_images(data)
     layout = layout_for(images.train.shape[1:], stages)
-    gammas, seeds, epochs = (QUICK_GAMMAS, QUICK_SEEDS, QUICK_EPOCHS) if quick else (GAMMAS, SEEDS, EPOCHS)
+    gammas = sorted(set(gamma))
     if quick:
+        gammas, seeds, epochs = list(QUICK_GAMMAS), QUICK_SEEDS, QUICK_EPOCHS
         layout, images = replace(layout, widths=(QUICK_WIDTH,) * len(layout.widths)), images.first(QUICK_IMAGES)
     about: dict[str, str | int] = {
         "data": images.name,

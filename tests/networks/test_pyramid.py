@@ -15,7 +15,8 @@ from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network, velocity_model
 from r2reg.networks.pyramid import Correlation
 from r2reg.networks.saving import load_model, save_model
-from r2reg.registration.network import Estimator
+from r2reg.registration import network as registration
+from r2reg.registration.network import Estimator, likeness
 from r2reg.registration.refinement import LevelImages
 
 pytestmark = pytest.mark.backends
@@ -215,6 +216,31 @@ def test_a_flow_of_half_size_is_registered_with_a_bound(network, tmp_path):
     np.testing.assert_allclose(
         ops.convert_to_numpy(found.on(grid).phi.displacement), expected, atol=0.05 * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize("size", ["half", "full"])
+def test_a_map_is_rehearsed_in_the_shapes_of_the_pair(size, tmp_path, monkeypatch):
+    config = small_config(velocity_size=size, integrator="flow")
+    save_model(tmp_path, awake(build_network(config, (16, 12)), 0.05), config, {})
+    grid = Grid((22, 30), np.diag([2.0, 2, 1]))
+    estimator, warped, smoothed = Estimator(load_model(tmp_path), grid), [], []
+
+    def warp_of(image, displacement):
+        warped.append((tuple(image.shape), tuple(displacement.shape)))
+        return warp(image, displacement)
+
+    def gaussian_of(field, sigma):
+        smoothed.append(tuple(field.shape))
+        return gaussian(field, sigma=sigma)
+
+    monkeypatch.setattr(registration, "warp", warp_of)
+    monkeypatch.setattr(registration, "gaussian", gaussian_of)
+    estimator.rehearse_map()
+    images = LevelImages(grid, *map(ops.convert_to_tensor, pair(grid.shape)))
+    found = estimator(images)
+    likeness(images, found)
+    assert warped == [((1, 22, 30, 1), (1, 22, 30, 2))] * 2
+    assert smoothed == [tuple(found.phi.displacement.shape)]
 
 
 @pytest.mark.parametrize("network", ["nsvf-r2net", "svf-r2net"])

@@ -172,6 +172,26 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
     assert CliRunner().invoke(study, call).exit_code == 0
 
 
+def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
+    told = []
+
+    def stop(task, shared, asked):
+        told.append((shared[-1], asked))
+        raise RuntimeError
+
+    monkeypatch.setattr(tracks, "in_processes", stop)
+    call = ["tracks", "--gamma", "0.5", "--gamma", "0", "--gamma", "0.5", "--seeds", "2", "--epochs", "4", "-o"]
+    CliRunner().invoke(study, [*call, str(tmp_path / "out")])
+    networks = straightness.NETWORKS
+    assert told == [(4, [(network, gamma, seed) for network in networks for gamma in (0, 0.5) for seed in (0, 1)])]
+    wrongs = {"is of tracks": ["spiral", "--seeds", "2"], "--quick": ["tracks", "--quick", "--gamma", "0"]}
+    for why, wrong in wrongs.items():
+        done = CliRunner().invoke(study, [*wrong, "-o", str(tmp_path / "other")])
+        assert done.exit_code == 2
+        assert why in done.output
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.slow
 def test_data_laid_out_like_cifar_get_convolutional_networks(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
