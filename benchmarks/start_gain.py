@@ -58,8 +58,9 @@ def along(aligned: Aligned, network: Estimator | None, config: RegisterConfig) -
     began = time.perf_counter()
     start, pairs = None, [aligned]
     if network is not None:
-        start, _ = from_network(network, aligned, False)
-        pairs = in_contrasts(aligned, network.grid, start)
+        images = aligned.images_on(network.grid)
+        start, _ = from_network(network, images, False)
+        pairs = in_contrasts(aligned, images, start)
 
     def score(found: MapOnGrid | None) -> None:
         nonlocal lost

@@ -110,14 +110,16 @@ def correlation_before(images: LevelImages) -> float:
     return _correlation(images, _in_one_contrast(images, *_greys(images, None)))
 
 
-def in_contrasts(aligned: Aligned, grid: Grid, found: MapOnGrid) -> list[Aligned]:
-    """The pair as the refinement is to see it, where a map aligns it, on a grid.
+def in_contrasts(aligned: Aligned, images: LevelImages, found: MapOnGrid) -> list[Aligned]:
+    """The pair as the refinement is to see it, where a map aligns it.
 
     Of one contrast it is left as it is. Of two, its own greys may pull tissue onto the wrong one, and in fixed's
     contrast moving may lose tissues that they tell apart. So there are two pairs: in fixed's contrast and in moving's;
     where greys are opposed, but do not go together, in fixed's and as it is.
+
+    Args:
+        images: the pair on the grid on which the contrasts are learnt.
     """
-    images = aligned.images_on(grid)
     greys = _greys(images, found)
     told = _fixed_correlation(images, *greys)
     if _of_one(images, told):
@@ -142,16 +144,15 @@ def in_both_contrasts(images: LevelImages, found: MapOnGrid | None = None) -> li
     ]
 
 
-def in_either_contrast(aligned: Aligned, grid: Grid) -> list[Aligned]:
+def in_either_contrast(aligned: Aligned, images: LevelImages) -> list[Aligned]:
     """A pair of two contrasts in fixed's and in moving's, matched along the affine; nothing where it is of one.
 
     Where the affine leaves two tissues beside each other, the pair's own greys pull them together: without a network's
     map, Dice of three of twelve painted T1-T2 pairs fell from .5 to .1.
 
     Args:
-        grid: on which the contrasts are learnt.
+        images: as for `in_contrasts`.
     """
-    images = aligned.images_on(grid)
     if correlation_before(images) >= TWO_CONTRASTS:
         return []
     log.info("the refinement begins with both images in the fixed one's contrast and in the moving one's")

@@ -77,18 +77,21 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
     found, part, pairs = None, None, [aligned]
     if network is not None:
         with clock.stage("network"):
-            found, part = from_network(network, aligned, config.model == AUTO)
+            images = aligned.images_on(network.grid)
+            found, part = from_network(network, images, config.model == AUTO)
             if found is not None and config.similarity in LIKE_GREYS:
-                pairs = in_contrasts(aligned, network.grid, found)
+                pairs = in_contrasts(aligned, images, found)
+            del images
     begun = network.config if network and part and _helps(part) else None
     levels = levels_from(config.refine, full, begun)
     if levels:
         with clock.stage("refine"):
             if found is None and config.similarity in LIKE_GREYS:
-                coarse = matching_grid(full)
-                if either := in_either_contrast(aligned, coarse):
+                images = aligned.images_on(matching_grid(full))
+                if either := in_either_contrast(aligned, images):
                     found = refine(terms(either, config), full, levels[:1], None, log.info)
-                    pairs, levels = in_contrasts(aligned, coarse, found), levels[1:]
+                    pairs, levels = in_contrasts(aligned, images, found), levels[1:]
+                del images
             found = refine(terms(pairs, config), full, levels, found, log.info)
     if found is None:
         return replace(_none(grid), model=part)
@@ -175,13 +178,13 @@ def terms(pairs: list[Aligned], config: RegisterConfig) -> list[Term]:
     return found
 
 
-def from_network(network: Estimator, aligned: Aligned, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
+def from_network(network: Estimator, images: LevelImages, chosen: bool) -> tuple[MapOnGrid | None, dict[str, Any]]:
     """The network's map, and what is said of it, see `Deformation.model`.
 
     Args:
+        images: on the network's grid.
         chosen: we chose the network; then there is no map where it hardly makes the pair more alike.
     """
-    images = aligned.images_on(network.grid)
     answers, shown = [network(images)], [images]
     one = of_one_contrast(images, answers[0])
     if not one or correlation_before(images) < SAME_CONTRAST:
