@@ -14,7 +14,7 @@ in each set.
 
 A row is written when it is known; started again, the script goes on. --part K/N does every N-th pair, for N processes
 beside each other, each with a table of its own; --methods leaves some for later. Afterwards `--summary TABLE...`
-prints the means as Markdown.
+prints means and medians as Markdown, with --without 13 of the pairs without person 13.
 """
 
 from __future__ import annotations
@@ -99,23 +99,40 @@ def fill(options: argparse.Namespace) -> None:
 
 
 def summary(rows: Sequence[dict[str, str]]) -> str:
-    """Mean Dice of each set, of one and of two contrasts; gains, and in how many pairs."""
-    dice: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        group = "**two contrasts**" if "-" in row["set"] else "**one contrast**"
-        for name in (row["set"], group):
-            dice[name][f"{row['set']} {row['id']}"][row["method"]] = float(row["dice"])
+    """Mean Dice of each set, of one and of two contrasts; gains, in how many pairs, medians; then LNCC."""
+    dice, lncc = grouped(rows, "dice"), grouped(rows, "lncc")
     table = []
-    for name in sorted(dice, key=lambda name: (name.startswith("*"), "-" in name, name)):
-        whole = [scores for scores in dice[name].values() if len(scores) == len(METHODS)]
-        if not whole:
-            continue
-        cells = [name, str(len(whole)), *(f"{np.mean([s[m] for s in whole]):.3f}" for m in METHODS)]
+    for name, whole in dice.items():
+        cells = [name, str(len(whole)), *means(whole)]
         for better, worse in GAINS.values():
             gains = [s[better] - s[worse] for s in whole]
-            cells.append(f"{np.mean(gains):+.3f} ({sum(g > 0 for g in gains)} of {len(whole)})")
+            ahead = f"{sum(g > 0 for g in gains)} of {len(whole)}"
+            cells.append(f"{np.mean(gains):+.3f} ({ahead}, median {np.median(gains):+.3f})")
         table.append(cells)
-    return markdown(["fixed, moving", "pairs", *METHODS, *GAINS], table)
+    likeness = [[name, str(len(whole)), *means(whole)] for name, whole in lncc.items()]
+    return "\n\n".join(
+        [
+            "Dice:\n\n" + markdown(["fixed, moving", "pairs", *METHODS, *GAINS], table),
+            "LNCC:\n\n" + markdown(["fixed, moving", "pairs", *METHODS], likeness),
+        ]
+    )
+
+
+def grouped(rows: Sequence[dict[str, str]], name: str) -> dict[str, list[dict[str, float]]]:
+    """A score by method of each pair that has all, in each set, then of one and of two contrasts."""
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        group = "**two contrasts**" if "-" in row["set"] else "**one contrast**"
+        for key in (row["set"], group):
+            found[key][f"{row['set']} {row['id']}"][row["method"]] = float(row[name])
+    order = sorted(found, key=lambda key: (key.startswith("*"), "-" in key, key))
+    whole = {key: [scores for scores in found[key].values() if len(scores) == len(METHODS)] for key in order}
+    return {key: pairs for key, pairs in whole.items() if pairs}
+
+
+def means(whole: Sequence[dict[str, float]]) -> list[str]:
+    """Of each method."""
+    return [f"{np.mean([scores[method] for scores in whole]):.3f}" for method in METHODS]
 
 
 def main() -> None:
@@ -128,9 +145,11 @@ def main() -> None:
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--part", default="1/1", metavar="K/N")
     parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--without", default="", metavar="PERSON", help="of pairs that --summary leaves out")
     options = parser.parse_args()
     if options.summary:
         rows = [row for table in options.sets for row in read_rows(table)]
+        rows = [row for row in rows if options.without not in row["id"].split("_to_")]
         print(summary(rows))
         bent = [row for row in rows if row["method"] not in ("affine", "syn")]
         unfolded = sum(float(row["ndv_percent"]) == 0 == int(row["digital_folds"]) for row in bent)

@@ -34,12 +34,17 @@ def main() -> None:
     parser.add_argument("scans", type=Path, nargs="+", metavar="SCAN")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
     options = parser.parse_args()
+    names = {path: path.name.split(".")[0] for path in options.scans}
+    if len(set(names.values())) < len(options.scans):
+        parser.error("the scans' file names must differ, they name the pairs")
+    if options.output.exists():
+        parser.error(f"{options.output}: exists; give another folder (-o)")
 
     import r2reg
 
     options.output.mkdir(parents=True)
     for moving, fixed in itertools.permutations(options.scans, 2):
-        name = "_to_".join(path.name.split(".")[0] for path in (moving, fixed))
+        name = f"{names[moving]}_to_{names[fixed]}"
         found = r2reg.register(moving, fixed, transform="affine")
         moved = nibabel.Nifti1Image(found.moved, found.pair.fixed.grid.affine)
         files = {part: f"{name}_{part}.nii.gz" for part in ("moving", "fixed")}

@@ -55,6 +55,7 @@ class Deformation:
         model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
             of images of two contrasts in both, matched along each map; and whether it was found in both.
         affine: in place of the one that it went on from, where that was changed.
+        family: what a map of few parameters follows from, see `parametric.fit`.
     """
 
     warp: Displacement
@@ -62,6 +63,7 @@ class Deformation:
     certificate: Certificate
     model: dict[str, Any] | None = None
     affine: Affine | None = None
+    family: dict[str, Any] | None = None
 
 
 def find_deformation(aligned: Aligned, network: Estimator | None, config: RegisterConfig, clock: Clock) -> Deformation:
@@ -104,11 +106,12 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
     from r2reg.registration.parametric import fit
 
     with clock.stage("fit"):
-        found, beyond = fit(terms([aligned], config), full, family, config.boxes, log.info)
+        found, beyond, known = fit(terms([aligned], config), full, family, config.boxes, log.info)
     affine = Affine(aligned.affine.matrix @ beyond.matrix)
     grid = aligned.pair.fixed.grid
     with clock.stage("transform"):
-        return replace(_none(grid) if found is None else _on_fixed_grid(found, grid, None), affine=affine)
+        written = _none(grid) if found is None else _on_fixed_grid(found, grid, None)
+    return replace(written, affine=affine, family=known)
 
 
 def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> list[Callable[[], None]]:

@@ -47,7 +47,7 @@ def fit_grids(full: Grid) -> list[Grid]:
 
 def fit(
     terms: list[Term], full: Grid, name: FamilyName, boxes: int, progress: Callable[[str], None] = lambda _: None
-) -> tuple[MapOnGrid | None, Affine]:
+) -> tuple[MapOnGrid | None, Affine, dict[str, Any]]:
     """The map that minimises the terms.
 
     Args:
@@ -55,12 +55,16 @@ def fit(
         name: affine-diff, cpab or affine-cpab. boxes: of CPAB's tessellation, along each axis.
     Returns:
         CPAB's part on `full`, None where there is none, and the affine part, fixed points to fixed points in RAS mm;
-        CPAB's acts first.
+        CPAB's acts first. And what both follow from: {"name", "boxes", "grid", "theta"}, boxes of a CPAB alone; `grid`
+        is `full`'s affine and shape, in shares of whose box theta is.
     Raises:
         ConfigError, RegistrationError: a tessellation that cannot be; masks that do not meet.
     """
     family = make_family(name, full.ndim, boxes)
-    return written(family, fit_theta(family, terms, full, progress), full)
+    theta = fit_theta(family, terms, full, progress)
+    known = {"boxes": boxes} if isinstance(family, Cpab) else {}
+    grid = {"shape": list(full.shape), "affine": full.affine.tolist()}
+    return *written(family, theta, full), {"name": name, **known, "grid": grid, "theta": theta[0].tolist()}
 
 
 def fit_theta(

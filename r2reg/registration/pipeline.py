@@ -81,7 +81,7 @@ def register(
             affine = searching.result()
             doubting = None if config.init in SEARCHED else aside.submit(find_doubt, pair, fixed, moving, affine)
         with clock.stage("compile"):
-            wait(rehearsed[:1])  # for what comes first; the rest is compiled beside it
+            wait(rehearsed[: 1 if network is None else 2])  # for what comes first; the rest is compiled beside it
         found = find_deformation(Aligned(pair, moving, fixed, affine), network, config, clock)
         doubt = {} if doubting is None else {"pose": doubting.result()}
     warp, grid = found.warp, pair.fixed.grid
@@ -257,6 +257,7 @@ def _deformation(found: Deformation, voxels: np.ndarray, jacobian: np.ndarray) -
         "inverse_residual_mm": inverse_residual(found.warp, found.inverse_warp),
         "certified": failure is None,
         "certificate": {**dataclasses.asdict(found.certificate), "failure": failure},
+        **({} if found.family is None else {"family": found.family}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,12 +82,18 @@ def _digits() -> LabelledImages:
 
 
 def _split(name: str, images: np.ndarray, labels: np.ndarray) -> LabelledImages:
-    """Every fifth image of each class becomes a test image."""
+    """Every fifth image of each class becomes a test image.
+
+    Raises:
+        ImageError: no class has five.
+    """
     every = round(1 / TEST_SHARE)
     order = np.empty(len(labels), int)
     for label in np.unique(labels):
         order[labels == label] = np.arange((labels == label).sum())
     tested, labels = order % every == every - 1, labels.astype(np.int32)
+    if not tested.any():
+        raise ImageError(f"{name}: has no class of {every} images; every {every}th is to be tested on")
     return LabelledImages(name, images[~tested], labels[~tested], images[tested], labels[tested])
 
 
@@ -95,7 +102,7 @@ def _archive(path: Path) -> LabelledImages:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in names]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         raise ImageError(f"{path}: is no .npz file with arrays {', '.join(names)} of numbers") from None
     images, labels = arrays[::2], [array.reshape(-1) for array in arrays[1::2]]
     for pictures, classes in zip(images, labels, strict=True):

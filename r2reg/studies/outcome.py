@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIGNIFICANT = 0.05
+FEWEST = 3  # values of a side, or trainings, by which a claim is judged
 
 
 @dataclass(frozen=True)
@@ -98,27 +99,28 @@ def write_figure(figure: Figure, path: Path) -> None:
 def told_apart(first: Sequence[float], second: Sequence[float]) -> bool | None:
     """Whether first is larger than second: by `larger` with five pairs or more, else where no value overlaps.
 
-    None with fewer than three, with values that are not finite, or where few overlap although the median is larger.
+    None, not told apart, with fewer than FEWEST, with values that are not finite, or where few overlap.
     """
     import numpy as np
 
-    if min(len(first), len(second)) < 3 or not np.isfinite([*first, *second]).all():
+    if min(len(first), len(second)) < FEWEST or not np.isfinite([*first, *second]).all():
         return None
     if len(first) == len(second) >= 5:
         return larger(first, second)
-    if np.median(first) <= np.median(second):
-        return False
-    return True if min(first) > max(second) else None
+    if min(first) > max(second):
+        return True
+    return False if max(first) < min(second) else None
 
 
 def larger(first: Sequence[float], second: Sequence[float]) -> bool | None:
-    """Whether first is larger than second, seed by seed (Wilcoxon, one-sided); None with too few seeds to tell."""
+    """Whether first is larger than second, or smaller, seed by seed (Wilcoxon, one-sided); None: not told apart."""
     import numpy as np
     from scipy.stats import wilcoxon
 
     difference = np.subtract(first, second)
-    if len(difference) < 5:
+    if len(difference) < 5 or not difference.any():
         return None
-    if not difference.any():
-        return False
-    return bool(wilcoxon(difference, alternative="greater").pvalue < SIGNIFICANT)
+    for alternative, told in (("greater", True), ("less", False)):
+        if wilcoxon(difference, alternative=alternative).pvalue < SIGNIFICANT:
+            return told
+    return None

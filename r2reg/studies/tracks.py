@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from r2reg.errors import ConfigError
 from r2reg.metrics.tracks import (
     line_shape_ratio,
     line_shape_score,
@@ -62,8 +63,10 @@ def run(
         A row per network, gamma and seed.
     Raises:
         ImageError, OutputError: as `read_labelled_images`, `open_folder`.
-        ConfigError: as `layout_for`.
+        ConfigError: as `layout_for`; a gamma that is no number.
     """
+    if not np.isfinite(gamma).all():
+        raise ConfigError(f"--gamma {', '.join(map(str, gamma))}: give finite numbers")
     images = read_labelled_images(data)
     layout = layout_for(images.train.shape[1:], stages)
     gammas = sorted(set(gamma))
@@ -83,7 +86,7 @@ def run(
     found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
     rows = [result["row"] for result in found]
     paper = paper_of(images.name, len(layout.widths))
-    write_outcome(folder, rows, tables(rows, paper), claims(rows, paper), tested=not quick)
+    write_outcome(folder, rows, tables(rows, paper), claims(rows), tested=not quick)
     draw_training(found, folder / "figures" / "training.png")
     draw_gammas(rows, folder / "figures" / "gamma.png")
     draw_tracks(found, folder / "figures" / "tracks.png")
@@ -255,18 +258,20 @@ def draw_tracks(found: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_robustness(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy over noise, attacks and reset units at one gamma (Figs. 7, 8), medians over seeds."""
+    """Accuracy over noise, attacks and reset units at the gamma nearest GAMMA (Figs. 7, 8), medians over seeds."""
     import matplotlib.pyplot as plt
+
+    gamma = min((row["gamma"] for row in rows), key=lambda gamma: abs(gamma - GAMMA))
 
     kinds = {"noise": ("standard deviation", NOISE), "fgsm": ("epsilon", FGSM), "reset": ("share of units", RESET)}
     figure, axes = plt.subplots(1, len(kinds), figsize=(3.2 * len(kinds), 3), layout="constrained", sharey=True)
     for (kind, (label, levels)), axis in zip(kinds.items(), axes, strict=True):
         names = ["measured_accuracy", *(f"{kind}_{level:g}" for level in levels)]
         for network in NETWORKS:
-            chosen = [row for row in rows if (row["network"], row["gamma"]) == (network, GAMMA)]
+            chosen = [row for row in rows if (row["network"], row["gamma"]) == (network, gamma)]
             axis.plot([0, *levels], [np.median([row[n] for row in chosen]) for n in names], "o-", label=network)
         axis.set(title=kind, xlabel=label)
-    axes[0].set_ylabel(f"accuracy at gamma {GAMMA:g}")
+    axes[0].set_ylabel(f"accuracy at gamma {gamma:g}")
     axes[0].legend()
     write_figure(figure, path)
 

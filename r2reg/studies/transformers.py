@@ -75,7 +75,7 @@ def run(folder: Path, quick: bool = False, data: Path | None = None) -> list[dic
         images = images.first(QUICK_IMAGES)
     shared = (folder, images, epochs, copies)
     asked = [(setting, seed) for seed in range(seeds) for setting in settings]
-    if min(len(images.train), len(images.test) * copies) < BATCH:
+    if min(len(images.train), len(images.test)) < BATCH:
         raise ImageError(f"{data}: needs {BATCH} images to train on and to test on; it has {len(images.test)} of these")
     about: dict[str, str | int] = {
         "data": images.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 from r2reg.threads import processors
+
+log = logging.getLogger(__name__)
 
 _shared: tuple[Any, ...] = ()  # in a worker: what all its tasks begin with
 
@@ -25,8 +28,9 @@ def in_processes(task: Callable[..., Any], shared: tuple[Any, ...], arguments: I
     with ProcessPoolExecutor(processors(), mp_context=context, initializer=_start, initargs=(shared,)) as pool:
         waiting = [pool.submit(_call, task, given) for given in arguments]
         try:
-            for future in as_completed(waiting):
+            for done, future in enumerate(as_completed(waiting), start=1):
                 future.result()
+                log.info("%d of %d done", done, len(waiting))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():

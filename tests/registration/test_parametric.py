@@ -1,5 +1,6 @@
 """Maps of few parameters, fitted to a pair: the gradient, known maps found again, files of a registration."""
 
+import json
 import logging
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_a_known_map_is_found(name):
     """On a grid that is turned: what is found is displacements along its axes and an affine in the world."""
     fixed, moving, expected = pair(name)
     images = Term(steering("mse"), lambda grid: _at(grid, fixed, moving))
-    found, affine = fit([images], GRID, name, 3)
+    found, affine, known = fit([images], GRID, name, 3)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
     warped = index if found is None else index + ops.convert_to_numpy(found.phi.displacement)[0]
     there = GRID.ras_to_index(map_points([affine], GRID.index_to_ras(warped.reshape(-1, 2)))).reshape(*SHAPE, 2)
@@ -70,6 +71,16 @@ def test_a_known_map_is_found(name):
     assert error.mean() < 0.25
     if found is not None:
         assert found.phi.certificate.holds
+    known = json.loads(json.dumps(known))
+    family = make_family(known["name"], 2, known.get("boxes", 1))
+    assert Grid(tuple(known["grid"]["shape"]), np.array(known["grid"]["affine"])) == GRID
+    theta = ops.convert_to_tensor(np.array([known["theta"]], np.float32))
+    shares = ops.convert_to_tensor(voxel_shares(SHAPE).reshape(1, -1, 2))
+    moved = family.map(theta, shares)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(moved - shares)[0] * SHAPE, (there - index).reshape(-1, 2), atol=1e-3
+    )
+    np.testing.assert_allclose(ops.convert_to_numpy(family.inverse(theta, moved) - shares), 0, atol=1e-5)
 
 
 def _at(grid, fixed, moving):
@@ -91,6 +102,7 @@ def test_a_registration(name, phantom_pair, tmp_path):
     assert deformation["ndv_percent"] == 0
     assert deformation["certified"]
     assert metrics["model"] is None
+    assert deformation["family"]["name"] == name
     assert (tmp_path / "out" / "forward.h5").exists()
 
 

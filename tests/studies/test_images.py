@@ -123,6 +123,27 @@ def test_folders_that_are_split_already(tmp_path):
     assert (len(images.train), len(images.test)) == (6, 2)
 
 
+def test_a_damaged_archive(tmp_path):
+    path = tmp_path / "mnist.npz"
+    images, labels = np.zeros((50, 28, 28), np.uint8), np.arange(50) % 10
+    np.savez_compressed(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    whole = bytearray(path.read_bytes())
+    begin = whole.index(b"x_train.npy") + 60
+    whole[begin : begin + 20] = bytes(20)
+    path.write_bytes(whole)
+    with pytest.raises(ImageError, match=r"is no \.npz file with arrays"):
+        read_labelled_images(path)
+
+
+def test_a_folder_of_too_few_images(tmp_path):
+    for kind in "ab":
+        (tmp_path / kind).mkdir()
+        for k in range(4):
+            Image.new("L", (4, 4), k).save(tmp_path / kind / f"{k}.png")
+    with pytest.raises(ImageError, match="has no class of 5 images"):
+        read_labelled_images(tmp_path)
+
+
 def test_what_cannot_be_read(tmp_path):
     with pytest.raises(ImageError, match="no such file or folder"):
         read_labelled_images(tmp_path / "missing.npz")

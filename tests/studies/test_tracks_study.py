@@ -189,6 +189,9 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
         done = CliRunner().invoke(study, [*wrong, "-o", str(tmp_path / "other")])
         assert done.exit_code == 2
         assert why in done.output
+    done = CliRunner().invoke(study, ["tracks", "--gamma", "nan", "-o", str(tmp_path / "other")])
+    assert done.output.endswith("--gamma nan: give finite numbers\n")
+    assert done.output.count("\n") == 1
     assert not (tmp_path / "other").exists()
 
 
@@ -249,16 +252,30 @@ def _row(network, gamma, seed, **values):
 
 
 def test_claims_tell_what_the_figures_say():
-    rows = [_row(n, g, seed) for n in straightness.NETWORKS for g in tracks.GAMMAS for seed in range(3)]
-    paper = track_claims.paper_of("digits", 1)
-    found = {claim.claim: claim.holds for claim in track_claims.claims(rows, paper)}
+    rows = [_row(n, g, seed, data="mnist") for n in straightness.NETWORKS for g in tracks.GAMMAS for seed in range(3)]
+    found = {claim.claim: claim.holds for claim in track_claims.claims(rows)}
     told = [holds for claim, holds in found.items() if "CIFAR" not in claim]
     assert told == [True] * len(told)
     assert [holds for claim, holds in found.items() if "CIFAR" in claim] == [None, None]
-    worse = [row | {"lss": 1.4 if row["network"] == "resnet" else 1.3, "ots": 0.5} for row in rows]
-    denied = {claim.claim for claim in track_claims.claims(worse, paper) if claim.holds is False}
+    worst = {"resnet": {"lss": 1.4, "ots": 0.4}, "plain": {"lss": 1.3, "ots": 0.5}}
+    worse = [row | worst[row["network"]] for row in rows]
+    denied = {claim.claim for claim in track_claims.claims(worse) if claim.holds is False}
     assert {"the ResNet's tracks are straighter", "the ResNet's map is closer to optimal transport"} <= denied
     assert sum("reaches MNIST's" in claim for claim in denied) == 2
+    for others in ([row for row in rows if row["seed"] == 0], [row | {"data": "digits"} for row in rows]):
+        of_mnist = [claim.holds for claim in track_claims.claims(others) if "MNIST" in claim.claim]
+        assert of_mnist == [None] * 3
+
+
+def test_robustness_is_drawn_of_the_nearest_gamma(tmp_path, monkeypatch):
+    levels = [f"{kind}_{level:g}" for kind in ("noise", "fgsm", "reset") for level in getattr(tracks, kind.upper())]
+    rows = [_row(n, g, 0) | dict.fromkeys(levels, g) for n in straightness.NETWORKS for g in (0.01, 0.5)]
+    figures = []
+    monkeypatch.setattr(tracks, "write_figure", lambda figure, path: figures.append(figure))
+    tracks.draw_robustness(rows, tmp_path / "robustness.png")
+    drawn = [line.get_ydata()[1:] for axis in figures[0].axes for line in axis.lines]
+    assert len(drawn) == 6
+    assert all((values == 0.01).all() for values in drawn)
 
 
 def test_few_pairs_must_not_overlap():

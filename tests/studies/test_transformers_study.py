@@ -127,8 +127,14 @@ def test_few_values_are_told_apart_only_where_none_overlaps():
     assert told_apart([3, 4, 5], [0, 1, 2]) is True
     assert told_apart([1, 2, 5], [0, 1.5, 1]) is None
     assert told_apart([0, 1, 2], [3, 4, 5]) is False
+    assert told_apart([0, 1.5, 1], [1, 2, 5]) is None
     assert told_apart([1], [0]) is None
     assert told_apart([3, 4, np.nan], [0, 1, 2]) is None
+    base = np.arange(6.0)
+    assert told_apart(base + 1 + base / 9, base) is True
+    assert told_apart(base, base + 1 + base / 9) is False
+    assert told_apart(base, base[::-1]) is None
+    assert told_apart(base, base) is None
     low, high = transformers.interval([0.9, 0.91, 0.92])
     assert (round(low, 4), round(high, 4)) == (0.8852, 0.9348)  # mean +- 4.303 sd / sqrt(3)
 
