@@ -14,7 +14,7 @@ in each set.
 
 A row is written when it is known; started again, the script goes on. --part K/N does every N-th pair, for N processes
 beside each other, each with a table of its own; --methods leaves some for later. Afterwards `--summary TABLE...`
-prints means and medians as Markdown, with --without 13 of the pairs without person 13.
+prints means and medians as Markdown, with --with 13 or --without 13 of the pairs with and without person 13.
 """
 
 from __future__ import annotations
@@ -145,17 +145,22 @@ def main() -> None:
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--part", default="1/1", metavar="K/N")
     parser.add_argument("--summary", action="store_true")
-    parser.add_argument("--without", default="", metavar="PERSON", help="of pairs that --summary leaves out")
+    people = parser.add_mutually_exclusive_group()
+    people.add_argument("--with", dest="only", default="", metavar="PERSON", help="of the pairs of a --summary")
+    people.add_argument("--without", default="", metavar="PERSON", help="of pairs that a --summary leaves out")
     options = parser.parse_args()
     if options.summary:
         rows = [row for table in options.sets for row in read_rows(table)]
         rows = [row for row in rows if options.without not in row["id"].split("_to_")]
+        rows = [row for row in rows if not options.only or options.only in row["id"].split("_to_")]
         print(summary(rows))
         bent = [row for row in rows if row["method"] not in ("affine", "syn")]
         unfolded = sum(float(row["ndv_percent"]) == 0 == int(row["digital_folds"]) for row in bent)
         certified = sum(row["certified"] == "True" for row in bent)
         print(f"\nOf {len(bent)} maps {unfolded} have no fold, {certified} a certificate.")
         return
+    if options.only or options.without:
+        parser.error("--with and --without are of --summary")
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
     logging.disable(logging.WARNING)
     fill(options)

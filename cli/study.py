@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ import click
 from r2reg.cli.common import command_options, json_option
 
 STUDIES = {"spiral": "unrolling", "transformers": "transformers", "tracks": "tracks"}
+
+
+def _finite(_context: click.Context, _option: click.Parameter, values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(map(math.isfinite, values)):
+        raise click.BadParameter("give finite numbers")
+    return values
 
 
 @click.command(epilog="Example: r2reg study spiral --quick -o spiral")
@@ -34,12 +41,17 @@ STUDIES = {"spiral": "unrolling", "transformers": "transformers", "tracks": "tra
     "--gamma",
     multiple=True,
     type=click.FloatRange(min=0),
+    callback=_finite,
     help="Of tracks, repeatable: weight decay to train with.  [default: 0, 1e-5 ... 1]",
 )
 @click.option(
     "--seeds", type=click.IntRange(min=1), help="Of tracks: trainings of each network and gamma.  [default: 3]"
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Of tracks.  [default: 15]")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Of tracks: of each training; with fewer than the default no claim is judged.  [default: 15]",
+)
 @json_option
 @command_options
 def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool, **of_tracks: Any) -> None:
@@ -60,7 +72,7 @@ def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool
     if name != "tracks" and given:
         raise click.UsageError(f"--{next(iter(given))}: is of tracks; leave it out")
     if quick and given.keys() - {"stages"}:
-        raise click.UsageError("--gamma, --seeds, --epochs: --quick has its own; leave out either")
+        raise click.UsageError("--quick has a gamma, seeds and epochs of its own; leave it out, or these options")
     if data is not None:
         if name == "spiral":
             raise click.UsageError("--data: the spiral study draws its own points; leave it out")

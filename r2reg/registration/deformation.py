@@ -55,7 +55,7 @@ class Deformation:
         model: {"name", "sha256", "lncc": {"affine", "network"}, "used", "matched"} of the network; LNCC on its grid,
             of images of two contrasts in both, matched along each map; and whether it was found in both.
         affine: in place of the one that it went on from, where that was changed.
-        family: what a map of few parameters follows from, see `parametric.fit`.
+        cpab: what the warp of a fitted CPAB follows from, see `parametric.fit`.
     """
 
     warp: Displacement
@@ -63,7 +63,7 @@ class Deformation:
     certificate: Certificate
     model: dict[str, Any] | None = None
     affine: Affine | None = None
-    family: dict[str, Any] | None = None
+    cpab: dict[str, Any] | None = None
 
 
 def find_deformation(aligned: Aligned, network: Estimator | None, config: RegisterConfig, clock: Clock) -> Deformation:
@@ -111,7 +111,7 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
     grid = aligned.pair.fixed.grid
     with clock.stage("transform"):
         written = _none(grid) if found is None else _on_fixed_grid(found, grid, None)
-    return replace(written, affine=affine, family=known)
+    return replace(written, affine=affine, cpab=known)
 
 
 def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> list[Callable[[], None]]:

@@ -47,7 +47,7 @@ def fit_grids(full: Grid) -> list[Grid]:
 
 def fit(
     terms: list[Term], full: Grid, name: FamilyName, boxes: int, progress: Callable[[str], None] = lambda _: None
-) -> tuple[MapOnGrid | None, Affine, dict[str, Any]]:
+) -> tuple[MapOnGrid | None, Affine, dict[str, Any] | None]:
     """The map that minimises the terms.
 
     Args:
@@ -55,16 +55,19 @@ def fit(
         name: affine-diff, cpab or affine-cpab. boxes: of CPAB's tessellation, along each axis.
     Returns:
         CPAB's part on `full`, None where there is none, and the affine part, fixed points to fixed points in RAS mm;
-        CPAB's acts first. And what both follow from: {"name", "boxes", "grid", "theta"}, boxes of a CPAB alone; `grid`
-        is `full`'s affine and shape, in shares of whose box theta is.
+        CPAB's acts first. And what CPAB's follows from, None where there is none: {"boxes", "boundary", "theta",
+        "grid"}, with `full`'s "shape" and "affine", voxels to RAS mm; theta is of places in shares of its box.
     Raises:
         ConfigError, RegistrationError: a tessellation that cannot be; masks that do not meet.
     """
     family = make_family(name, full.ndim, boxes)
     theta = fit_theta(family, terms, full, progress)
-    known = {"boxes": boxes} if isinstance(family, Cpab) else {}
-    grid = {"shape": list(full.shape), "affine": full.affine.tolist()}
-    return *written(family, theta, full), {"name": name, **known, "grid": grid, "theta": theta[0].tolist()}
+    known = None
+    if isinstance(family, Cpab):
+        _, own = _parts(family, theta)
+        grid = {"shape": list(full.shape), "affine": full.affine.tolist()}
+        known = {"boxes": boxes, "boundary": family.boundary, "theta": own[0].tolist(), "grid": grid}
+    return *written(family, theta, full), known
 
 
 def fit_theta(
@@ -123,16 +126,19 @@ def _stiffness(family: Family) -> np.ndarray:
 
 def written(family: Family, theta: np.ndarray, full: Grid) -> tuple[MapOnGrid | None, Affine]:
     """The map of theta (1, P) as it is written, see `fit`: CPAB's part as fields, the affine part as a matrix."""
-    linear: np.ndarray | None = None
-    rest = theta
-    if isinstance(family, AffineCpab):
-        linear, rest = (ops.convert_to_numpy(part) for part in family.split(theta))
-    elif isinstance(family, AffineDiff):
-        linear = theta
+    linear, rest = _parts(family, theta)
     affine = Affine(np.eye(full.ndim + 1)) if linear is None else _world(AffineDiff(full.ndim), linear, full)
     if not isinstance(family, Cpab):
         return None, affine
     return MapOnGrid(diffeomorphism(Cpab(family.boxes, family.boundary), rest, full.shape), full), affine
+
+
+def _parts(family: Family, theta: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """theta (1, P) of the affine part, None where there is none, and of the rest."""
+    if isinstance(family, AffineCpab):
+        linear, rest = (ops.convert_to_numpy(part) for part in family.split(theta))
+        return linear, rest
+    return (theta if isinstance(family, AffineDiff) else None), theta
 
 
 def diffeomorphism(family: Cpab, theta: np.ndarray, shape: tuple[int, ...]) -> Diffeomorphism:

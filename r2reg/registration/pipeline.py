@@ -257,7 +257,7 @@ def _deformation(found: Deformation, voxels: np.ndarray, jacobian: np.ndarray) -
         "inverse_residual_mm": inverse_residual(found.warp, found.inverse_warp),
         "certified": failure is None,
         "certificate": {**dataclasses.asdict(found.certificate), "failure": failure},
-        **({} if found.family is None else {"family": found.family}),
+        **({} if found.cpab is None else {"cpab": found.cpab}),
     }
 
 

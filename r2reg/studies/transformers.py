@@ -76,7 +76,8 @@ def run(folder: Path, quick: bool = False, data: Path | None = None) -> list[dic
     shared = (folder, images, epochs, copies)
     asked = [(setting, seed) for seed in range(seeds) for setting in settings]
     if min(len(images.train), len(images.test)) < BATCH:
-        raise ImageError(f"{data}: needs {BATCH} images to train on and to test on; it has {len(images.test)} of these")
+        have = f"{len(images.train)} and {len(images.test)}"
+        raise ImageError(f"{data}: needs {BATCH} images to train on and {BATCH} to test on; it has {have}")
     about: dict[str, str | int] = {
         "data": images.name,
         "images": images.fingerprint,

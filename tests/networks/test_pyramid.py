@@ -15,7 +15,7 @@ from r2reg.geometry.grid import Grid
 from r2reg.networks.build import build_network, velocity_model
 from r2reg.networks.pyramid import Correlation
 from r2reg.networks.saving import load_model, save_model
-from r2reg.registration import network as registration
+from r2reg.registration import network as network_stage
 from r2reg.registration.network import Estimator, likeness
 from r2reg.registration.refinement import LevelImages
 
@@ -233,8 +233,8 @@ def test_a_map_is_rehearsed_in_the_shapes_of_the_pair(size, tmp_path, monkeypatc
         smoothed.append(tuple(field.shape))
         return gaussian(field, sigma=sigma)
 
-    monkeypatch.setattr(registration, "warp", warp_of)
-    monkeypatch.setattr(registration, "gaussian", gaussian_of)
+    monkeypatch.setattr(network_stage, "warp", warp_of)
+    monkeypatch.setattr(network_stage, "gaussian", gaussian_of)
     estimator.rehearse_map()
     images = LevelImages(grid, *map(ops.convert_to_tensor, pair(grid.shape)))
     found = estimator(images)
