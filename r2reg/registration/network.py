@@ -73,8 +73,8 @@ class Estimator:
             integrate_safely([0 * velocity for velocity in outputs], self.config.scheme, self.config.substeps)
 
     def rehearse_map(self) -> None:
-        """Beside `rehearse`, for what becomes of a flow: smoothed if it folds, mostly by the first of the sigmas; carried
-        onto the images' grid, where it moves an image."""
+        """Beside `rehearse`, for what becomes of a flow: smoothed if it folds, mostly by the first of the sigmas, then
+        carried onto the images' grid, where it moves an image."""
         if self.config.two_phase or not self._flows:
             return
         velocity = self._network.outputs[0].shape[1:]
