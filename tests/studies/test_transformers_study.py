@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from r2reg.cli.study import study
-from r2reg.errors import OutputError
+from r2reg.errors import ImageError, OutputError
 from r2reg.studies import transformers, unrolling
 from r2reg.studies.classifiers import (
     BATCH,
@@ -180,3 +180,12 @@ def test_as_json_and_wrong_options(tmp_path, monkeypatch):
     wrong = CliRunner().invoke(study, ["tracks", "--quick", "--stages", "4", "-o", str(tmp_path / "none")])
     assert wrong.output == "ConfigError: stages 4: networks of images of (8, 8, 1) have 1; CIFAR's (32, 32, 3) 1 or 4\n"
     assert not (tmp_path / "none").exists()
+
+
+def test_too_few_images_to_test_on(tmp_path):
+    """However many copies are made of them to train on."""
+    images, labels = np.zeros((BATCH, 28, 28), np.uint8), np.arange(BATCH) % 10
+    few = slice(BATCH // 2)
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images[few], y_test=labels[few])
+    with pytest.raises(ImageError, match="needs 100 images to train on and 100 to test on; it has 100 and 50"):
+        transformers.run(tmp_path / "out", data=tmp_path / "few.npz")
