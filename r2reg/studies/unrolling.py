@@ -24,7 +24,7 @@ SETTINGS = (
     Setting("shared", basis=40),
 )
 SEEDS = 10
-QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS = 2, 1, (Setting("own"), Setting("symmetric-domain", "rk4"))
+QUICK_SEEDS, QUICK_EPOCHS, QUICK_SETTINGS = 2, 1, (Setting("own", "rk4"), Setting("symmetric-domain"))
 SIDE = 151  # points along an axis of the map of the Jacobian
 SUBSTEPS = (1, 2, 4, 8, 16)  # per unit
 TOLERANCE = 1e-8  # of the adaptive scheme, which stands for the converged flow
