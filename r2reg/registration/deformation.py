@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from r2reg.registration.network import Estimator
     from r2reg.registration.refinement import Level, LevelImages, MapOnGrid, Term
 
+Task = Callable[[], None]
 log = logging.getLogger("r2reg")
 
 # By which a network that we chose must raise LNCC: `brain` raises it 1.31 to 1.53 times between T1 scans (ten painted
@@ -114,7 +115,7 @@ def _fitted(aligned: Aligned, full: Grid, family: FamilyName, config: RegisterCo
     return replace(written, affine=affine, cpab=known)
 
 
-def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> list[Callable[[], None]]:
+def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = None) -> tuple[list[Task], list[Task]]:
     """Tasks that have the backend compile what a registration runs, in the order in which it is needed.
 
     As if the network's map were of use; where it is not, a level that this leaves out is compiled when it is run.
@@ -122,25 +123,27 @@ def rehearsals(grid: Grid, config: RegisterConfig, network: Estimator | None = N
     Args:
         grid: fixed's.
     Returns:
-        The network and its map, a step on noise per level, then the fields; none where nothing is compiled.
+        What must be done before it begins, and the rest: the network and its map, a step on noise per level, the
+        fields. Nothing where nothing is compiled.
     """
     if config.transform != "flow":
-        return []
+        return [], []
     from r2reg.flow import backend
     from r2reg.registration.refinement import levels_from
 
     if not backend.compiles():
-        return []
-    first = [] if network is None else [network.rehearse, network.rehearse_map]
+        return [], []
+    first: list[Task] = [] if network is None else [network.rehearse, network.rehearse_map]
     full = grid.canonical()
     levels = levels_from(config.refine, full, network.config if network else None)
     if not levels:
-        return first
-    steps = [
+        return first, []
+    rest: list[Task] = [
         functools.partial(_rehearse_level, full, config, pair)
         for pair in zip(levels[:1] + levels, levels, strict=False)
     ]
-    return [*first, *steps, functools.partial(_rehearse_fields, grid, levels[-1].factor)]
+    rest.append(functools.partial(_rehearse_fields, grid, levels[-1].factor))
+    return (first, rest) if first else (rest[:1], rest[1:])
 
 
 def _rehearse_level(full: Grid, config: RegisterConfig, levels: tuple[Level, Level]) -> None:

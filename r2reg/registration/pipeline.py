@@ -75,13 +75,13 @@ def register(
             searching = aside.submit(find_affine, pair, config)
             start()
             network = build_estimator(pair, config)
-            tasks = rehearsals(pair.fixed.grid, config, network)
-            rehearsed = [aside.submit(task) for task in tasks]
+            first, rest = rehearsals(pair.fixed.grid, config, network)
+            rehearsed = [aside.submit(task) for task in [*first, *rest]]
             moving, fixed = _normalise(pair, config)
             affine = searching.result()
             doubting = None if config.init in SEARCHED else aside.submit(find_doubt, pair, fixed, moving, affine)
         with clock.stage("compile"):
-            wait(rehearsed[: 1 if network is None else 2])  # for what comes first; the rest is compiled beside it
+            wait(rehearsed[: len(first)])  # the rest is compiled beside what comes first
         found = find_deformation(Aligned(pair, moving, fixed, affine), network, config, clock)
         doubt = {} if doubting is None else {"pose": doubting.result()}
     warp, grid = found.warp, pair.fixed.grid

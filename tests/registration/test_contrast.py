@@ -275,7 +275,8 @@ def test_the_coarsest_level_is_left_out_where_a_pyramids_map_is_as_fine(monkeypa
     deformation.find_deformation(aligned, shifting, config, Clock())
     assert ran == ([factors] if factors else [])
     ran.clear()
-    for task in deformation.rehearsals(grid, config, shifting)[2 : 2 + len(factors)]:
+    _, rest = deformation.rehearsals(grid, config, shifting)
+    for task in rest[: len(factors)]:
         task()
     assert [factor for _, factor in ran] == factors
     for model in ("auto", "m"):  # by 0, of no use
