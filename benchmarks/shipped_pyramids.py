@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,10 +85,9 @@ TRAININGS = (
 KEPT = 0.3  # of the weights that a run began with, in the mean
 
 
-def write_people(labels: Path, folder: Path) -> None:
-    """maps.csv: people 13 and 14 for validation, 15 and 16 left out; twelve.csv: people 1 to 12, all to train on."""
-    split = {13: "val", 14: "val", 15: "test", 16: "test"}
-    rows = [
+def people(labels: Path, split: Mapping[int, str]) -> list[dict[str, str]]:
+    """A row per person; whom `split` does not name is trained on."""
+    return [
         {
             "subject": f"{k:02d}",
             "labels": str(labels.absolute() / f"subject_{k:02d}.nii.gz"),
@@ -95,6 +95,11 @@ def write_people(labels: Path, folder: Path) -> None:
         }
         for k in range(1, 17)
     ]
+
+
+def write_people(labels: Path, folder: Path) -> None:
+    """maps.csv: people 13 and 14 for validation, 15 and 16 left out; twelve.csv: people 1 to 12, all to train on."""
+    rows = people(labels, {13: "val", 14: "val", 15: "test", 16: "test"})
     write_table(folder / "maps.csv", rows)
     write_table(folder / "twelve.csv", rows[:12])
 

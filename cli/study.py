@@ -12,6 +12,7 @@ import click
 from r2reg.cli.common import command_options, json_option
 
 STUDIES = {"spiral": "unrolling", "transformers": "transformers", "tracks": "tracks"}
+OPTIONS = {"spiral": (), "transformers": ("seeds", "epochs"), "tracks": ("stages", "gamma", "seeds", "epochs")}
 
 
 def _finite(_context: click.Context, _option: click.Parameter, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -45,16 +46,19 @@ def _finite(_context: click.Context, _option: click.Parameter, values: tuple[flo
     help="Of tracks, repeatable: weight decay to train with.  [default: 0, 1e-5 ... 1]",
 )
 @click.option(
-    "--seeds", type=click.IntRange(min=1), help="Of tracks: trainings of each network and gamma.  [default: 3]"
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Of transformers and tracks: trainings of each network and setting; claims need three.  [default: 3]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
-    help="Of tracks: of each training; with fewer than the default no claim is judged.  [default: 15]",
+    help="Of transformers and tracks: of each training; with fewer than the default no claim is judged.  "
+    "[default: 6 and 15]",
 )
 @json_option
 @command_options
-def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool, **of_tracks: Any) -> None:
+def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool, **options: Any) -> None:
     """Repeat a study of a paper and say which of its claims hold.
 
     spiral: residual networks as flows that unroll a spiral (Rousseau & Fablet 2018). transformers: layers that move
@@ -68,9 +72,11 @@ def study(name: str, output: Path, quick: bool, data: Path | None, as_json: bool
 
     from r2reg.startup import start_backend
 
-    given = {option: value for option, value in of_tracks.items() if value not in (None, ())}
-    if name != "tracks" and given:
-        raise click.UsageError(f"--{next(iter(given))}: is of tracks; leave it out")
+    given = {option: value for option, value in options.items() if value not in (None, ())}
+    for option in given:
+        if option not in OPTIONS[name]:
+            of = " and ".join(other for other, its in OPTIONS.items() if option in its)
+            raise click.UsageError(f"--{option}: is of {of}; leave it out")
     if quick and given.keys() - {"stages"}:
         raise click.UsageError("--quick has a gamma, seeds and epochs of its own; leave it out, or these options")
     if data is not None:

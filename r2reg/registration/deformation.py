@@ -77,24 +77,24 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_from, refine
 
-    found, part, pairs = None, None, [aligned]
+    found, part, seen = None, None, None
     if network is not None:
         with clock.stage("network"):
-            images = aligned.images_on(network.grid)
-            found, part = from_network(network, images, config.model == AUTO)
-            if found is not None and config.similarity in LIKE_GREYS:
-                pairs = in_contrasts(aligned, images, found)
-            del images
+            seen = aligned.images_on(network.grid)
+            found, part = from_network(network, seen, config.model == AUTO)
     begun = network.config if network and part and _helps(part) else None
     levels = levels_from(config.refine, full, begun)
     if levels:
         with clock.stage("refine"):
-            if found is None and config.similarity in LIKE_GREYS:
-                images = aligned.images_on(matching_grid(full))
-                if either := in_either_contrast(aligned, images):
+            pairs = [aligned]
+            if config.similarity in LIKE_GREYS and found is not None and seen is not None:
+                pairs = in_contrasts(aligned, seen, found)
+            elif config.similarity in LIKE_GREYS:
+                seen = aligned.images_on(matching_grid(full))
+                if either := in_either_contrast(aligned, seen):
                     found = refine(terms(either, config), full, levels[:1], None, log.info)
-                    pairs, levels = in_contrasts(aligned, images, found), levels[1:]
-                del images
+                    pairs, levels = in_contrasts(aligned, seen, found), levels[1:]
+            del seen
             found = refine(terms(pairs, config), full, levels, found, log.info)
     if found is None:
         return replace(_none(grid), model=part)

@@ -59,17 +59,21 @@ PLAIN = {
 }
 
 
-def run(folder: Path, quick: bool = False, data: Path | None = None) -> list[dict[str, Any]]:
+def run(
+    folder: Path, quick: bool = False, data: Path | None = None, seeds: int = SEEDS, epochs: int = EPOCHS
+) -> list[dict[str, Any]]:
     """Fill a folder (see `outcome`); what it holds of an earlier run is not trained again.
 
     Args:
+        quick: few settings and images, one seed and epoch, whatever else is given.
         data: see `read_labelled_images`.
+        seeds: trainings of each setting. epochs: of each; with fewer than SEEDS or EPOCHS no claim is judged.
     Returns:
         A row per network, setting and seed.
     Raises:
         ImageError, OutputError: no such images; as `open_folder`.
     """
-    images, settings, seeds, epochs, copies = read_labelled_images(data), SETTINGS, SEEDS, EPOCHS, COPIES
+    images, settings, copies = read_labelled_images(data), SETTINGS, COPIES
     if quick:
         settings, seeds, epochs, copies = QUICK, 1, 1, 1
         images = images.first(QUICK_IMAGES)
@@ -86,7 +90,7 @@ def run(folder: Path, quick: bool = False, data: Path | None = None) -> list[dic
     }
     open_folder(folder, "transformers", quick, **about)
     rows = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
-    write_outcome(folder, rows, tables(rows), claims(rows, folder), tested=not quick)
+    write_outcome(folder, rows, tables(rows), claims(rows, folder), tested=seeds >= SEEDS and epochs >= EPOCHS)
     draw_accuracies(rows, folder / "figures" / "accuracy.png")
     draw_moved(settings, folder)
     draw_components(settings, folder)

@@ -185,7 +185,8 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
     networks = straightness.NETWORKS
     assert told == [(4, [(network, gamma, seed) for network in networks for gamma in (0, 0.5) for seed in (0, 1)])]
     wrongs = {
-        "is of tracks": ["spiral", "--seeds", "2"],
+        "--seeds: is of transformers and tracks": ["spiral", "--seeds", "2"],
+        "--gamma: is of tracks": ["transformers", "--gamma", "0"],
         "--quick": ["tracks", "--quick", "--gamma", "0"],
         "give finite numbers": ["tracks", "--gamma", "nan"],
     }

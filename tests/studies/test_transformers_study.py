@@ -97,6 +97,31 @@ def test_quick_study_leaves_its_files_and_trains_once(tmp_path, monkeypatch):
     assert f"{tmp_path / 'out'}: is of another study (study transformers, quick True, data digits" in refused.output
 
 
+def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
+    told = []
+
+    def stop(task, shared, asked):
+        told.append((shared[2], asked))
+        raise RuntimeError
+
+    monkeypatch.setattr(transformers, "in_processes", stop)
+    CliRunner().invoke(study, ["transformers", "--seeds", "2", "--epochs", "1", "-o", str(tmp_path / "out")])
+    assert told == [(1, [(setting, seed) for seed in (0, 1) for setting in transformers.SETTINGS])]
+
+
+@pytest.mark.parametrize(("options", "judged"), [({"seeds": 1}, False), ({"epochs": 1}, False), ({}, True)])
+def test_claims_need_the_whole_study(tmp_path, monkeypatch, options, judged):
+    told = []
+    monkeypatch.setattr(transformers, "in_processes", lambda *_: rows_of(none=0.8))
+    monkeypatch.setattr(transformers, "claims", lambda *_: [])
+    monkeypatch.setattr(transformers, "tables", lambda *_: {})
+    monkeypatch.setattr(transformers, "write_outcome", lambda *_, tested: told.append(tested))
+    for drawn in ("draw_accuracies", "draw_moved", "draw_components"):
+        monkeypatch.setattr(transformers, drawn, lambda *_: None)
+    transformers.run(tmp_path, **options)
+    assert told == [judged]
+
+
 def rows_of(**accuracies):
     """Six rows of each layer, three of each localisation, around an accuracy."""
     return [
