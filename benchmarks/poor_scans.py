@@ -1,7 +1,7 @@
 """Maps of few parameters against the flow on thick slices and on noisy scans: Dice, likeness, folds, seconds.
 
     python benchmarks/poor_scans.py PAIRS.csv -o poor_scans.csv --thick 4 [--pairs 4] [--threads 1]
-    python benchmarks/poor_scans.py PAIRS.csv -o poor_scans.csv --noise 0.3 [--network RUN]
+    python benchmarks/poor_scans.py PAIRS.csv -o poor_scans.csv --noise 0.3
 
 PAIRS is a table for `r2reg benchmark` with labels, as painted_pairs.py makes. --thick K: both images are averaged over
 K slices along their last axis. --noise S: both get Gaussian noise of S times their 99th percentile, and lose its sign.
@@ -52,15 +52,12 @@ def main() -> None:
     parser.add_argument("--thick", type=int, default=1, metavar="K", help="slices that become one [%(default)s]")
     parser.add_argument("--noise", type=float, default=0.0, metavar="S", help="share of the greys [%(default)s]")
     parser.add_argument("--pairs", type=int, default=4, help="the first of the table [%(default)s]")
-    parser.add_argument("--network", metavar="RUN", help="of `train --network affine-cpab`: its map alone")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
 
     import r2reg
     from r2reg.evaluation.scoring import AFFINE, FREESURFER_STRUCTURES, WARP, evaluate
 
-    predicted = {"affine-cpab, predicted": {"model": options.network, "refine": "none"}}
-    methods = METHODS | (predicted if options.network else {})
     rng = np.random.default_rng(0)
     scans = f"thick {options.thick}" if options.thick > 1 else f"noise {options.noise:g}"
     for row in read_rows(options.pairs_table)[: options.pairs]:
@@ -70,7 +67,7 @@ def main() -> None:
             poor = {name: Path(work) / f"{name}.nii.gz" for name in ("moving", "fixed")}
             for name, path in poor.items():
                 spoil(Path(files[name]), path, options.thick, options.noise, rng)
-            for method, asked in methods.items():
+            for method, asked in METHODS.items():
                 began, out = time.perf_counter(), Path(work) / method
                 found = r2reg.register(poor["moving"], poor["fixed"], threads=options.threads, **asked)
                 seconds = time.perf_counter() - began

@@ -85,7 +85,7 @@ TRAININGS = (
 KEPT = 0.3  # of the weights that a run began with, in the mean
 
 
-def people(labels: Path, split: Mapping[int, str]) -> list[dict[str, str]]:
+def people_rows(labels: Path, split: Mapping[int, str]) -> list[dict[str, str]]:
     """A row per person; whom `split` does not name is trained on."""
     return [
         {
@@ -99,7 +99,7 @@ def people(labels: Path, split: Mapping[int, str]) -> list[dict[str, str]]:
 
 def write_people(labels: Path, folder: Path) -> None:
     """maps.csv: people 13 and 14 for validation, 15 and 16 left out; twelve.csv: people 1 to 12, all to train on."""
-    rows = people(labels, {13: "val", 14: "val", 15: "test", 16: "test"})
+    rows = people_rows(labels, {13: "val", 14: "val", 15: "test", 16: "test"})
     write_table(folder / "maps.csv", rows)
     write_table(folder / "twelve.csv", rows[:12])
 

@@ -12,10 +12,14 @@ from typing import Any
 from r2reg.evaluation.processes import R2REG, Cost, environment, last_line, run, stop_children_when_stopped
 
 
-def parser_of(description: str | None) -> argparse.ArgumentParser:
-    """The options that all have; what stands behind -- is for `r2reg train`, see `parsed`."""
+def parser_of(description: str | None, data: str = "cohort") -> argparse.ArgumentParser:
+    """The options that all have; what stands behind -- is for `r2reg train`, see `parsed`.
+
+    Args:
+        data: name of the argument to train on.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cohort", type=Path)
+    parser.add_argument(data, type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500, help="of every network and branch [%(default)s]")
     parser.add_argument("--spacing", type=float, default=4.0, help="mm [%(default)s]")

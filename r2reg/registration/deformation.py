@@ -77,24 +77,25 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         return _fitted(aligned, full, config.transform, config, clock)
     from r2reg.registration.refinement import levels_from, refine
 
-    found, part, seen = None, None, None
+    found, part, images = None, None, None
     if network is not None:
         with clock.stage("network"):
-            seen = aligned.images_on(network.grid)
-            found, part = from_network(network, seen, config.model == AUTO)
+            images = aligned.images_on(network.grid)
+            found, part = from_network(network, images, config.model == AUTO)
     begun = network.config if network and part and _helps(part) else None
     levels = levels_from(config.refine, full, begun)
     if levels:
         with clock.stage("refine"):
             pairs = [aligned]
-            if config.similarity in LIKE_GREYS and found is not None and seen is not None:
-                pairs = in_contrasts(aligned, seen, found)
-            elif config.similarity in LIKE_GREYS:
-                seen = aligned.images_on(matching_grid(full))
-                if either := in_either_contrast(aligned, seen):
-                    found = refine(terms(either, config), full, levels[:1], None, log.info)
-                    pairs, levels = in_contrasts(aligned, seen, found), levels[1:]
-            del seen
+            if config.similarity in LIKE_GREYS:
+                if found is None or images is None:
+                    images = aligned.images_on(matching_grid(full))
+                    if either := in_either_contrast(aligned, images):
+                        found = refine(terms(either, config), full, levels[:1], None, log.info)
+                        levels = levels[1:]
+                if found is not None:
+                    pairs = in_contrasts(aligned, images, found)
+            images = None
             found = refine(terms(pairs, config), full, levels, found, log.info)
     if found is None:
         return replace(_none(grid), model=part)

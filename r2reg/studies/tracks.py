@@ -58,7 +58,7 @@ def run(
         data: see `read_labelled_images`; CIFAR's 32x32x3 get convolutional networks.
         stages: of those, the paper's K: 1 or 4.
         gamma: weights of the decay, with each of which both networks are trained.
-        seeds: trainings of each. epochs: of each; with fewer than EPOCHS no claim is judged.
+        seeds: trainings of each. epochs: of each; with fewer than SEEDS or EPOCHS no claim is judged.
     Returns:
         A row per network, gamma and seed.
     Raises:
@@ -84,7 +84,7 @@ def run(
     found = [trained(*shared, *given) for given in asked] if quick else in_processes(trained, shared, asked)
     rows = [result["row"] for result in found]
     paper = paper_of(images.name, len(layout.widths))
-    write_outcome(folder, rows, tables(rows, paper), claims(rows), tested=not quick and epochs >= EPOCHS)
+    write_outcome(folder, rows, tables(rows, paper), claims(rows), tested=seeds >= SEEDS and epochs >= EPOCHS)
     draw_training(found, folder / "figures" / "training.png")
     draw_gammas(rows, folder / "figures" / "gamma.png")
     draw_tracks(found, folder / "figures" / "tracks.png")

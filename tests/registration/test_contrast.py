@@ -233,7 +233,8 @@ def test_what_is_told_of_a_network():
 @pytest.mark.parametrize(
     ("greys", "similarity", "twice"), [(T2, "lncc", True), (T2, "mse", True), (T2, "mind", False), (T1, "lncc", False)]
 )
-def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, similarity, twice):
+def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, caplog, greys, similarity, twice):
+    caplog.set_level("INFO", logger="r2reg")
     grid = Grid(SHAPE, np.eye(3))
     moving, fixed = (Volume(image, grid) for image in (scan(greys, seed=1, shift=2), scan(T1, seed=2)))
     refined = []
@@ -250,6 +251,10 @@ def test_pairs_of_two_contrasts_are_refined_in_one_too(monkeypatch, greys, simil
         errors = [np.abs(pair.moving - wanted)[moving.array > 0.1].mean() for pair in refined]
         assert min(errors) < 0.05
     assert np.abs(found.warp.to_voxels()[..., 0] - 2)[4:-4].max() < 0.01
+    assert ("the refinement sees" in caplog.text) is twice
+    caplog.clear()
+    deformation.find_deformation(aligned, Shifting(*shifts), replace(config, refine="none"), Clock())
+    assert "the refinement sees" not in caplog.text
 
 
 @pytest.mark.parametrize(("pyramid", "spacing", "refine", "factors"), [

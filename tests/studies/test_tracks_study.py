@@ -185,9 +185,7 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
     networks = straightness.NETWORKS
     assert told == [(4, [(network, gamma, seed) for network in networks for gamma in (0, 0.5) for seed in (0, 1)])]
     wrongs = {
-        "--seeds: is of transformers and tracks": ["spiral", "--seeds", "2"],
-        "--gamma: is of tracks": ["transformers", "--gamma", "0"],
-        "--quick": ["tracks", "--quick", "--gamma", "0"],
+        "--quick has --gamma of its own": ["tracks", "--quick", "--gamma", "0"],
         "give finite numbers": ["tracks", "--gamma", "nan"],
     }
     for why, wrong in wrongs.items():
@@ -195,6 +193,19 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
         assert done.exit_code == 2
         assert why in done.output
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("options", "judged"), [({"seeds": 1}, False), ({"epochs": 1}, False), ({}, True)])
+def test_claims_need_the_whole_study(tmp_path, monkeypatch, options, judged):
+    told = []
+    monkeypatch.setattr(tracks, "in_processes", lambda *_: [{"row": {}}])
+    monkeypatch.setattr(tracks, "claims", lambda *_: [])
+    monkeypatch.setattr(tracks, "tables", lambda *_: {})
+    monkeypatch.setattr(tracks, "write_outcome", lambda *_, tested: told.append(tested))
+    for drawn in ("draw_training", "draw_gammas", "draw_tracks", "draw_robustness"):
+        monkeypatch.setattr(tracks, drawn, lambda *_: None)
+    tracks.run(tmp_path, **options)
+    assert told == [judged]
 
 
 @pytest.mark.slow

@@ -200,8 +200,17 @@ def test_as_json_and_wrong_options(tmp_path, monkeypatch):
     done = CliRunner().invoke(study, ["spiral", "--json", "-o", str(tmp_path / "out")])
     assert "NaN" not in done.stdout
     assert json.loads(done.stdout) == {"rows": [{"network": "own", "lost": None}], "claims": [{"claim": "a"}]}
-    for options in (["spiral", "--data", "x.npz"], ["spiral", "--stages", "4"], ["transformers", "--stages", "1"]):
-        assert CliRunner().invoke(study, [*options, "-o", str(tmp_path / "none")]).exit_code == 2
+    wrongs = {
+        "--data: is of transformers and tracks; leave it out": ["spiral", "--data", "x.npz"],
+        "--seeds: is of transformers and tracks": ["spiral", "--seeds", "2"],
+        "--stages: is of tracks": ["transformers", "--stages", "1"],
+        "--gamma: is of tracks": ["transformers", "--gamma", "0"],
+        "--quick has --seeds of its own": ["transformers", "--quick", "--seeds", "2"],
+    }
+    for why, options in wrongs.items():
+        done = CliRunner().invoke(study, [*options, "-o", str(tmp_path / "none")])
+        assert done.exit_code == 2
+        assert why in done.output
     wrong = CliRunner().invoke(study, ["tracks", "--quick", "--stages", "4", "-o", str(tmp_path / "none")])
     assert wrong.output == "ConfigError: stages 4: networks of images of (8, 8, 1) have 1; CIFAR's (32, 32, 3) 1 or 4\n"
     assert not (tmp_path / "none").exists()
