@@ -88,12 +88,12 @@ def find_deformation(aligned: Aligned, network: Estimator | None, config: Regist
         with clock.stage("refine"):
             pairs = [aligned]
             if config.similarity in LIKE_GREYS:
-                if found is None or images is None:
+                if found is None:
                     images = aligned.images_on(matching_grid(full))
                     if either := in_either_contrast(aligned, images):
                         found = refine(terms(either, config), full, levels[:1], None, log.info)
                         levels = levels[1:]
-                if found is not None:
+                if found is not None and images is not None:
                     pairs = in_contrasts(aligned, images, found)
             images = None
             found = refine(terms(pairs, config), full, levels, found, log.info)
