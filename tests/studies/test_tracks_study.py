@@ -195,19 +195,6 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("options", "judged"), [({"seeds": 1}, False), ({"epochs": 1}, False), ({}, True)])
-def test_claims_need_the_whole_study(tmp_path, monkeypatch, options, judged):
-    told = []
-    monkeypatch.setattr(tracks, "in_processes", lambda *_: [{"row": {}}])
-    monkeypatch.setattr(tracks, "claims", lambda *_: [])
-    monkeypatch.setattr(tracks, "tables", lambda *_: {})
-    monkeypatch.setattr(tracks, "write_outcome", lambda *_, tested: told.append(tested))
-    for drawn in ("draw_training", "draw_gammas", "draw_tracks", "draw_robustness"):
-        monkeypatch.setattr(tracks, drawn, lambda *_: None)
-    tracks.run(tmp_path, **options)
-    assert told == [judged]
-
-
 @pytest.mark.slow
 def test_data_laid_out_like_cifar_get_convolutional_networks(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)

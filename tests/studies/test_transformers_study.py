@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from r2reg.cli.study import study
 from r2reg.errors import ImageError, OutputError
-from r2reg.studies import transformers, unrolling
+from r2reg.studies import tracks, transformers, unrolling
 from r2reg.studies.classifiers import (
     BATCH,
     LAYERS,
@@ -109,16 +109,17 @@ def test_as_many_trainings_as_asked_for(tmp_path, monkeypatch):
     assert told == [(1, [(setting, seed) for seed in (0, 1) for setting in transformers.SETTINGS])]
 
 
+@pytest.mark.parametrize("module", [tracks, transformers])
 @pytest.mark.parametrize(("options", "judged"), [({"seeds": 1}, False), ({"epochs": 1}, False), ({}, True)])
-def test_claims_need_the_whole_study(tmp_path, monkeypatch, options, judged):
+def test_claims_need_the_whole_study(tmp_path, monkeypatch, module, options, judged):
     told = []
-    monkeypatch.setattr(transformers, "in_processes", lambda *_: rows_of(none=0.8))
-    monkeypatch.setattr(transformers, "claims", lambda *_: [])
-    monkeypatch.setattr(transformers, "tables", lambda *_: {})
-    monkeypatch.setattr(transformers, "write_outcome", lambda *_, tested: told.append(tested))
-    for drawn in ("draw_accuracies", "draw_moved", "draw_components"):
-        monkeypatch.setattr(transformers, drawn, lambda *_: None)
-    transformers.run(tmp_path, **options)
+    monkeypatch.setattr(module, "in_processes", lambda *_: [{"data": "digits", "row": {}}])
+    monkeypatch.setattr(module, "claims", lambda *_: [])
+    monkeypatch.setattr(module, "tables", lambda *_: {})
+    monkeypatch.setattr(module, "write_outcome", lambda *_, tested: told.append(tested))
+    for drawn in [name for name in vars(module) if name.startswith("draw_")]:
+        monkeypatch.setattr(module, drawn, lambda *_: None)
+    module.run(tmp_path, **options)
     assert told == [judged]
 
 
